@@ -1,0 +1,344 @@
+"""WebSocket frames (RFC 6455 section 5), without I/O, for after the opening handshake.
+
+`FrameReader` turns what a socket read into binary payload, which it hands on as it
+arrives (cut-through: no frame is ever reassembled, so no length can cost memory),
+and into the rare whole events: text, ping, pong, close. `data_frame` and
+`control_frame` make what goes out.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import struct
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from websockets.exceptions import ProtocolError
+from websockets.frames import Close, Frame, Opcode
+
+try:
+    from websockets.speedups import apply_mask  # in C: 40 GB/s
+except ImportError:
+    from websockets.utils import apply_mask
+
+__all__ = [
+    "CLOSE",
+    "PING",
+    "PONG",
+    "TEXT",
+    "CloseCode",
+    "Event",
+    "FrameReader",
+    "control_frame",
+    "data_frame",
+    "mask_keys",
+]
+
+CONT: Final = 0x0
+TEXT: Final = 0x1
+BINARY: Final = 0x2
+CLOSE: Final = 0x8
+PING: Final = 0x9
+PONG: Final = 0xA
+
+FIN: Final = 0x80
+MASKED: Final = 0x80
+FINAL_BINARY: Final = FIN | BINARY
+MAX_CONTROL_PAYLOAD: Final = 125  # RFC 6455 section 5.5
+
+_pack_16 = struct.Struct("!BBH").pack
+_pack_64 = struct.Struct("!BBQ").pack
+_unpack_16 = struct.Struct("!H").unpack_from
+_unpack_64 = struct.Struct("!Q").unpack_from
+
+
+class CloseCode:
+    """The close codes this project sends (RFC 6455 section 7.4.1; 44xx: PROTOCOL.md)."""
+
+    NORMAL: Final = 1000
+    GOING_AWAY: Final = 1001
+    PROTOCOL_ERROR: Final = 1002
+    NO_STATUS: Final = 1005  # never on the wire: the close frame was empty
+    ABNORMAL: Final = 1006  # never on the wire: the connection was lost
+    INVALID_DATA: Final = 1007
+    POLICY_VIOLATION: Final = 1008
+    TOO_BIG: Final = 1009
+    INTERNAL_ERROR: Final = 1011
+    SERVICE_RESTART: Final = 1012
+    TRY_AGAIN_LATER: Final = 1013
+    STALE_ATTEMPT: Final = 4409
+    PEER_LOST: Final = 4410
+    RESET: Final = 4411
+
+
+class Event(NamedTuple):
+    """One whole thing that is not binary payload.
+
+    `opcode` is TEXT, PING, PONG or CLOSE. For CLOSE `code` and `payload` are the
+    status and its reason (1005 and empty where the frame was empty). A violation of
+    RFC 6455 is a CLOSE event with `violation` set: the code and reason with which the
+    connection is to be failed.
+    """
+
+    opcode: int
+    payload: bytes
+    code: int = 0
+    violation: bool = False
+
+
+def _violation(code: int, reason: str) -> Event:
+    return Event(CLOSE, reason.encode(), code, violation=True)
+
+
+class FrameReader:
+    """Reads the frames of one direction of one connection (RFC 6455 section 5.2).
+
+    `masked` says whether the peer must mask (it does when it is the WebSocket client).
+    Text is collected up to `text_limit` bytes and given whole; with `text_limit` None it
+    is checked to be UTF-8 and given as payload, like binary (a raw leg's text).
+    """
+
+    __slots__ = (
+        "_collected",
+        "_dead",
+        "_fin",
+        "_head",
+        "_key",
+        "_left",
+        "_masked",
+        "_message",
+        "_opcode",
+        "_text",
+        "_text_limit",
+        "_utf8",
+    )
+
+    def __init__(self, *, masked: bool, text_limit: int | None) -> None:
+        self._masked = MASKED if masked else 0
+        self._text_limit = text_limit
+        self._head = bytearray()  # a frame header of which only a part has come
+        self._left = -1  # payload bytes of the current frame still to come; -1: no frame
+        self._key = b""  # the current frame's mask, rotated to its next payload byte
+        self._opcode = 0  # of the current frame, and TEXT or BINARY for a continuation
+        self._fin = False
+        self._message = 0  # TEXT or BINARY while a fragmented message is open
+        self._collected = bytearray()  # a control frame's payload so far
+        self._text = bytearray()  # a text message's payload so far
+        self._utf8: codecs.IncrementalDecoder | None = None
+        self._dead = False  # after a close frame or a violation nothing more is read
+
+    def feed(self, data: memoryview) -> list[memoryview | bytes | Event]:
+        """Read the next bytes of the connection and return what they bring, in order.
+
+        Payload comes as bytes, or as slices of `data` that are only good until `data`
+        is written again. A CLOSE event is the last one ever.
+        """
+        if self._dead:
+            return []
+        out: list[memoryview | bytes | Event] = []
+        end = len(data)
+        pos = 0
+        masked = self._masked
+        if self._head:
+            pos = self._finish_header(data, out)
+            if pos < 0:
+                return out
+        while True:
+            if self._left >= 0:
+                pos = self._payload(data, pos, out)
+                if self._left >= 0 or self._dead:
+                    return out
+            # The fast path: whole, final, binary frames of a size given in one byte or
+            # two. Everything else falls through to the slow, clear one.
+            while end - pos >= 2 and data[pos] == FINAL_BINARY and not self._message:
+                length = data[pos + 1] ^ masked
+                start = pos + 2
+                if length == 126 and end - pos >= 4:
+                    length = data[pos + 2] << 8 | data[pos + 3]
+                    start = pos + 4
+                elif length > 125:
+                    break
+                if masked:
+                    start += 4
+                    if end - start < length:
+                        break
+                    if length:
+                        pos = start + length
+                        out.append(apply_mask(data[start:pos], bytes(data[start - 4 : start])))
+                    else:
+                        pos = start
+                else:
+                    if end - start < length:
+                        break
+                    pos = start + length
+                    if length:
+                        out.append(data[start:pos])
+            if pos == end:
+                return out
+            taken = self._header(data, pos, out)
+            if not taken:
+                if not self._dead:
+                    self._head += data[pos:]
+                return out
+            pos += taken
+
+    def _finish_header(self, data: memoryview, out: list[memoryview | bytes | Event]) -> int:
+        """Complete a header that was cut off. Returns the position after it, -1 if it is still short."""
+        had = len(self._head)
+        self._head += data[: 14 - had]  # 14: the longest header, 2 + 8 + 4
+        head = bytes(self._head)
+        taken = self._header(memoryview(head), 0, out)
+        if not taken:
+            return -1
+        self._head.clear()
+        return taken - had
+
+    def _header(self, data: memoryview, pos: int, out: list[memoryview | bytes | Event]) -> int:
+        """Read one frame header at `pos` (RFC 6455 section 5.2). Returns its length, 0 if it is not whole."""
+        have = len(data) - pos
+        if have < 2:
+            return 0
+        first, second = data[pos], data[pos + 1]
+        opcode = first & 0x0F
+        if first & 0x70:
+            return self._fail(out, CloseCode.PROTOCOL_ERROR, "reserved bits must be 0")
+        if (second & MASKED) != self._masked:
+            return self._fail(out, CloseCode.PROTOCOL_ERROR, "incorrect masking")
+        length = second & 0x7F
+        size = 2 + (length == 126) * 2 + (length == 127) * 8 + (4 if self._masked else 0)
+        if opcode >= CLOSE:
+            if opcode > PONG:
+                return self._fail(out, CloseCode.PROTOCOL_ERROR, "invalid opcode")
+            if length > MAX_CONTROL_PAYLOAD:
+                return self._fail(out, CloseCode.PROTOCOL_ERROR, "control frame too long")
+            if not first & FIN:
+                return self._fail(out, CloseCode.PROTOCOL_ERROR, "fragmented control frame")
+        elif opcode > BINARY:
+            return self._fail(out, CloseCode.PROTOCOL_ERROR, "invalid opcode")
+        elif opcode == CONT:
+            if not self._message:
+                return self._fail(out, CloseCode.PROTOCOL_ERROR, "unexpected continuation frame")
+            opcode = self._message
+        elif self._message:
+            return self._fail(out, CloseCode.PROTOCOL_ERROR, "expected a continuation frame")
+        if have < size:
+            return 0
+        if length == 126:
+            (length,) = _unpack_16(data, pos + 2)
+        elif length == 127:
+            (length,) = _unpack_64(data, pos + 2)
+            if length >> 63:
+                return self._fail(out, CloseCode.PROTOCOL_ERROR, "frame length over 2^63")
+        fin = bool(first & FIN)
+        if opcode < CLOSE:
+            self._message = 0 if fin else opcode
+            limit = self._text_limit
+            if opcode == TEXT and limit is not None and len(self._text) + length > limit:
+                return self._fail(out, CloseCode.TOO_BIG, f"text over {limit} bytes")
+        self._opcode = opcode
+        self._fin = fin
+        self._left = length
+        self._key = bytes(data[pos + size - 4 : pos + size]) if self._masked else b""
+        return size
+
+    def _payload(self, data: memoryview, pos: int, out: list[memoryview | bytes | Event]) -> int:
+        """Take what `data` holds of the current frame's payload. Returns the position after it."""
+        take = min(self._left, len(data) - pos)
+        part: memoryview | bytes = data[pos : pos + take]
+        self._left -= take
+        if self._masked and take:
+            key = self._key
+            part = apply_mask(part, key)
+            turn = take & 3
+            if turn:
+                self._key = key[turn:] + key[:turn]
+        if self._opcode == BINARY:
+            if take:
+                out.append(part)
+        elif self._opcode == TEXT:
+            self._text_part(part, out)
+        else:
+            self._collected += part
+        if not self._left and not self._dead:
+            self._left = -1
+            if self._opcode >= CLOSE:
+                self._control(out)
+        return pos + take
+
+    def _text_part(self, part: memoryview | bytes, out: list[memoryview | bytes | Event]) -> None:
+        last = self._fin and not self._left
+        try:
+            if self._text_limit is None:
+                if self._utf8 is None:
+                    self._utf8 = codecs.getincrementaldecoder("utf-8")()
+                self._utf8.decode(bytes(part), final=last)
+                if part:
+                    out.append(part)
+                return
+            self._text += part
+            if last:
+                text = bytes(self._text)
+                self._text.clear()
+                text.decode()
+                out.append(Event(TEXT, text))
+        except UnicodeDecodeError:
+            self._fail(out, CloseCode.INVALID_DATA, "text is not UTF-8")
+
+    def _control(self, out: list[memoryview | bytes | Event]) -> None:
+        payload = bytes(self._collected)
+        self._collected.clear()
+        if self._opcode != CLOSE:
+            out.append(Event(self._opcode, payload))
+            return
+        try:
+            close = Close.parse(payload)
+        except ProtocolError as exc:
+            self._fail(out, CloseCode.PROTOCOL_ERROR, str(exc))
+        except UnicodeDecodeError:
+            self._fail(out, CloseCode.INVALID_DATA, "close reason is not UTF-8")
+        else:
+            self._dead = True
+            out.append(Event(CLOSE, close.reason.encode(), close.code))
+
+    def _fail(self, out: list[memoryview | bytes | Event], code: int, reason: str) -> int:
+        self._dead = True
+        out.append(_violation(code, reason))
+        return 0
+
+
+def mask_keys() -> Iterator[bytes]:
+    """Yield masking keys for ever, unpredictable as RFC 6455 section 5.3 asks.
+
+    Drawn from the kernel 1024 at a time: one system call a frame costs more than
+    masking a small frame does.
+    """
+    while True:
+        block = os.urandom(4096)
+        for start in range(0, 4096, 4):
+            yield block[start : start + 4]
+
+
+def _data_header(length: int, mask: int) -> bytes:
+    if length < 126:
+        return bytes((FINAL_BINARY, mask | length))
+    if length < 65536:
+        return _pack_16(FINAL_BINARY, mask | 126, length)
+    return _pack_64(FINAL_BINARY, mask | 127, length)
+
+
+_SHORT_HEADERS: Final = {mask: tuple(_data_header(length, mask) for length in range(126)) for mask in (0, MASKED)}
+
+
+def data_frame(payload: memoryview | bytes | bytearray, key: bytes) -> tuple[bytes, memoryview | bytes | bytearray]:
+    """One whole binary message as (header, payload), masked with `key` unless that is empty."""
+    length = len(payload)
+    if key:
+        header = _SHORT_HEADERS[MASKED][length] if length < 126 else _data_header(length, MASKED)
+        return header + key, apply_mask(payload, key)
+    return (_SHORT_HEADERS[0][length] if length < 126 else _data_header(length, 0)), payload
+
+
+def control_frame(opcode: int, payload: bytes, *, mask: bool) -> bytes:
+    """One whole text, ping, pong or close frame. The slow, clear path."""
+    return Frame(Opcode(opcode), payload).serialize(mask=mask)
