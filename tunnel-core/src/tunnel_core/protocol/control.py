@@ -1,0 +1,161 @@
+"""Control messages (PROTOCOL.md, "Messages"): JSON in text frames of at most 4 KiB.
+
+The fields and their bounds stand in the types; who may say what stands in the four
+decoders at the end, one for each way that a message can travel.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Generic, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from ..errors import ProtocolViolation
+from .frames import CloseCode
+
+MAX_MESSAGE: Final = 4096  # bytes of JSON: the largest real message is a tenth of it
+EARLY_DATA: Final = 64 * 1024  # bytes that may follow `open` before `accepted`; the relay may have to hold them
+MIN_WINDOW: Final = EARLY_DATA
+MAX_WINDOW: Final = 64 * 1024 * 1024  # ten times what 1 Gbit/s needs at 50 ms
+
+Id = Annotated[str, Meta(pattern="^[0-9a-f]{32}\\Z")]
+Offset = Annotated[int, Meta(ge=0, lt=2**62)]
+Window = Annotated[int, Meta(ge=MIN_WINDOW, le=MAX_WINDOW)]
+Count = Annotated[int, Meta(ge=0, lt=2**31)]
+Text = Annotated[str, Meta(max_length=500)]
+
+
+class _Message(Struct, tag_field="type", tag=str.lower, omit_defaults=True, gc=False):
+    """Base of all messages: `{"type": "<class name in lower case>", …}`. Unknown fields are ignored."""
+
+
+class Open(_Message):
+    """client → host: carry a new stream. Up to 64 KiB of its data may follow at once."""
+
+    stream: Id
+    key: Id
+    window: Window
+
+
+class Paired(_Message):
+    """relay → both: this leg is joined to another. `raw`: the peer is a raw leg.
+
+    A host leg hears `peer`, `subject` and `waiting`, a client leg `instance`.
+    """
+
+    peer: Text = ""
+    subject: Text = ""
+    instance: str = ""
+    raw: bool = False
+    waiting: Count = 0
+
+
+class Accepted(_Message):
+    """host → client: the target answered."""
+
+    stream: Id
+    window: Window
+
+
+class Refused(_Message):
+    """host or relay → client: the stream cannot be opened."""
+
+    stream: Id
+    reason: Text
+
+
+class Ack(_Message):
+    """both ways: all bytes below this offset left for the far TCP socket."""
+
+    stream: Id
+    received: Offset
+
+
+class Fin(_Message):
+    """both ways: half-close after `sent` bytes. Takes one offset itself."""
+
+    stream: Id
+    sent: Offset
+
+
+class Reset(_Message):
+    """both ways: the TCP connection broke. Answered by `reset`."""
+
+    stream: Id
+    reason: Text
+
+
+class Resume(_Message):
+    """client → host: carry on a live stream on this new leg, from offset `received`.
+
+    `instance` names the host-agent that has the stream: a relay remembers none.
+    """
+
+    stream: Id
+    key: Id
+    instance: Id
+    attempt: Count
+    received: Offset
+
+
+class Resumed(_Message):
+    """host → client: carry on from offset `received`; or `done`: all was delivered and acknowledged."""
+
+    stream: Id
+    received: Offset = 0
+    done: bool = False
+
+
+class Gone(_Message):
+    """host → client: there is no such stream any more. `unknown`: there never was, as far as is remembered."""
+
+    stream: Id
+    reason: Text
+    unknown: bool = False
+
+
+class Goaway(_Message):
+    """relay → both: no new streams on this leg; move what is on it within `grace` seconds."""
+
+    grace: Annotated[float, Meta(ge=0)] = 0
+
+
+FromClient = Open | Resume | Ack | Fin | Reset
+FromHost = Accepted | Refused | Ack | Fin | Reset | Resumed | Gone
+ToClient = FromHost | Paired | Goaway
+ToHost = FromClient | Paired | Goaway
+Message = FromClient | FromHost | Paired | Goaway
+
+_M = TypeVar("_M")
+_encode = msgspec.json.Encoder().encode
+
+
+def encode(message: Message) -> bytes:
+    """The message as the payload of a text frame."""
+    return _encode(message)
+
+
+class Decoder(Generic[_M]):
+    """Decodes the messages that may travel one way."""
+
+    def __init__(self, kinds: object) -> None:
+        self._decode = msgspec.json.Decoder(kinds).decode
+
+    def __call__(self, payload: bytes) -> _M:
+        """Decode one text frame's payload.
+
+        Raises ProtocolViolation with code 1008: not JSON, not a message, a field out of
+        bounds, or a message that may not travel this way.
+        """
+        try:
+            message: _M = self._decode(payload)
+        except (msgspec.DecodeError, RecursionError) as exc:
+            raise ProtocolViolation(CloseCode.POLICY_VIOLATION, f"control message: {exc}"[:120]) from exc
+        return message
+
+
+from_client: Final = Decoder[FromClient](FromClient)
+from_host: Final = Decoder[FromHost](FromHost)
+to_client: Final = Decoder[ToClient](ToClient)
+to_host: Final = Decoder[ToHost](ToHost)

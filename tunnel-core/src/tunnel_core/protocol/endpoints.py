@@ -1,0 +1,50 @@
+"""Names and addresses of the protocol (PROTOCOL.md, "Endpoints")."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import Final, Literal
+
+Role = Literal["host", "client"]
+
+SUBPROTOCOL: Final = "tcp-ws-tunnel.v1"
+INSTANCE_HEADER: Final = "Tunnel-Instance"
+DEFAULT_TUNNEL: Final = "default"
+
+_TUNNEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def is_tunnel(name: str) -> bool:
+    """Whether `name` can name a tunnel: the rule of a DNS label, in lower case."""
+    return _TUNNEL.fullmatch(name) is not None
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` can be the id of a stream or an instance: 128 bits as 32 hex digits."""
+    return _ID.fullmatch(text) is not None
+
+
+def new_id() -> str:
+    """128 random bits: an id of a stream or an instance, or a stream's key."""
+    return secrets.token_hex(16)
+
+
+def leg_path(role: Role, tunnel: str) -> str:
+    """The request path of a leg."""
+    return f"/{role}/{tunnel}"
+
+
+def parse_leg_path(path: str) -> tuple[Role, str] | None:
+    """Role and tunnel of a request path without its query; None if no leg is served there."""
+    match path.split("/")[1:]:
+        case ["host"]:
+            return "host", DEFAULT_TUNNEL
+        case ["client"]:
+            return "client", DEFAULT_TUNNEL
+        case ["host", tunnel] if is_tunnel(tunnel):
+            return "host", tunnel
+        case ["client", tunnel] if is_tunnel(tunnel):
+            return "client", tunnel
+    return None
