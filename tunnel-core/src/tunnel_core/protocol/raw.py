@@ -1,0 +1,116 @@
+"""One end of a TCP connection whose other end is a raw leg (PROTOCOL.md, "Raw legs"), without I/O.
+
+No offsets, no acknowledgements, no resume: bytes, a close code for the end, and the leg
+itself is paused when the local socket is full. It has the face that Stream has towards
+its local socket, so an agent carries either alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from .frames import CloseCode
+from .stream import Local, Outcome, Payload
+
+READ: Final = 256 * 1024  # more than any one read of a local socket brings
+HIGH_WATER: Final = 256 * 1024  # bytes for the local socket at which the leg is paused
+
+
+class RawLink(Protocol):
+    """A leg whose other side is raw, as the stream sees it."""
+
+    def send_data(self, data: Payload) -> None:
+        """Send bytes. They are only good until the call returns."""
+
+    def half_close(self) -> None:
+        """Send a close frame after all that was sent; the other direction stays open until its own."""
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Close both directions."""
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+class RawStream:
+    """Joins a local socket to a leg that ends at a raw peer."""
+
+    credit = READ
+
+    def __init__(
+        self,
+        local: Local,
+        link: RawLink,
+        closed: Callable[[Outcome, str], None],
+        *,
+        sent: int = 0,
+        eof: bool = False,
+    ) -> None:
+        self.local = local
+        self.link: RawLink | None = link
+        self.sent = sent
+        self.received = 0
+        self._closed = closed
+        self._eof = eof  # the local socket ended
+        self._ended = False  # the peer closed in peace
+        self._over = False
+        self._paused = False
+
+    def local_data(self, data: Payload) -> None:
+        if self.link is not None:
+            self.sent += len(data)
+            self.link.send_data(data)
+        elif not self._over:
+            # As TCP does for data to a closed socket.
+            self._end(Outcome.RESET_PEER, "the raw peer has closed")
+
+    def local_eof(self) -> None:
+        self._eof = True
+        if self.link is not None:
+            self.link.half_close()
+        if self._ended:
+            self._end(Outcome.FINISHED, "")
+
+    def local_broken(self, reason: str, outcome: Outcome = Outcome.RESET_LOCAL) -> None:
+        self._end(outcome, reason)
+
+    def local_drained(self) -> None:
+        if self._paused and self.link is not None:
+            self._paused = False
+            self.link.resume_reading()
+
+    def link_data(self, pieces: Sequence[Payload], size: int) -> None:
+        if self._over:
+            return
+        self.received += size
+        self.local.write(pieces)
+        if not self._paused and self.local.pending > HIGH_WATER and self.link is not None:
+            self._paused = True
+            self.link.pause_reading()
+
+    def link_closed(self, code: int, reason: str) -> None:
+        """The peer sent a close frame, or (code 1006) the leg was lost."""
+        if code not in (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS):
+            self._end(Outcome.RESET_PEER, reason or f"the raw peer left (close code {code})")
+        elif self._eof:
+            self._end(Outcome.FINISHED, "")
+        else:
+            self._ended = True
+            self.local.write_eof()
+
+    def link_lost(self) -> None:
+        self.link = None
+
+    def _end(self, outcome: Outcome, reason: str) -> None:
+        if self._over:
+            return
+        self._over = True
+        if outcome is Outcome.FINISHED:
+            self.local.close()
+        else:
+            self.local.abort()
+        if self.link is not None:
+            self.link.close(CloseCode.NORMAL if outcome is Outcome.FINISHED else CloseCode.RESET, reason)
+        self._closed(outcome, reason)

@@ -1,0 +1,273 @@
+"""Opening, moving and resuming a stream (PROTOCOL.md, "Resume"), without I/O.
+
+The client acts, the host answers. A client stream without a link is MOVING: it sends
+`resume` on a new leg, its *candidate*, and changes over when `resumed` comes back. After a
+`goaway` it does the same while the old leg still carries it (make before break); what the
+old leg brought meanwhile then comes twice, and is dropped by its offset.
+
+A host stream changes over in one step, when `resume` comes: only after the old leg has
+been detached does it read off what it received. `HostStreams` finds the stream that an
+`open` or a `resume` means, and remembers for the resume window how a stream ended, so that
+a late question gets the right answer and no target is ever connected to twice for one
+stream.
+"""
+
+from __future__ import annotations
+
+import enum
+import hmac
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from .control import (
+    Accepted,
+    Gone,
+    Message,
+    Open,
+    Paired,
+    Refused,
+    Reset,
+    Resume,
+    Resumed,
+)
+from .endpoints import new_id
+from .raw import RawLink, RawStream
+from .replay import ReplayBudget
+from .stream import HOLD_BUDGET, HOLD_WINDOW, Link, Local, Outcome, Phase, Stream, Turn
+
+MAX_REMEMBERED: Final = 16384  # ended streams a host remembers: some 5 MB; the oldest go first
+
+
+class ClientStream(Stream):
+    """The end that opens, and resumes."""
+
+    def __init__(
+        self,
+        local: Local,
+        *,
+        window: int,
+        budget: ReplayBudget,
+        clock: Callable[[Stream], None],
+        closed: Callable[[Outcome, str], None],
+    ) -> None:
+        super().__init__(new_id(), new_id(), local, window=window, budget=budget, clock=clock, closed=closed)
+        self.candidate: Link | None = None  # the leg whose `resume` is not answered yet
+        self.instance = ""  # the host-agent that has the stream; "" until `paired` told
+        self._opened = False
+        self._attempt = 0
+        self._asked = 0  # bytes received when `resume` was sent
+
+    @property
+    def has_sent(self) -> bool:
+        """Whether bytes went out that no unnamed host may get a second time."""
+        return self._opened and bool(self.replay.end or self._eof)
+
+    def open(self, link: Link) -> None:
+        """Open the stream on `link`, with what was read so far. Again, under a new id, if it was open before."""
+        if self._opened:
+            self.id, self.key = new_id(), new_id()
+        self._opened = True
+        self._attempt = 0
+        self.instance = ""
+        self.link = link
+        self._say(Open(self.id, self.key, self.window))
+        self._carry_on(0)
+
+    def resume(self, link: Link) -> None:
+        """Ask the host, on a new leg, to carry on there."""
+        self.candidate = link
+        self._attempt += 1
+        self._asked = self.received
+        link.send_message(Resume(self.id, self.key, self.instance, self._attempt, self.received + self._peer_fin))
+
+    def become_raw(self, link: RawLink, closed: Callable[[Outcome, str], None]) -> RawStream:
+        """The peer turned out to be raw: what follows is bytes and closes. This stream is over, and silent."""
+        raw = RawStream(self.local, link, closed, sent=self.replay.end, eof=self._eof)
+        self._turn(Turn.END)
+        self.replay.clear()
+        self.local.release(HOLD_WINDOW | HOLD_BUDGET)
+        return raw
+
+    def candidate_lost(self) -> None:
+        """The leg that was to be the next is gone, or did not answer in time."""
+        self.candidate = None
+
+    def local_broken(self, reason: str, outcome: Outcome = Outcome.RESET_LOCAL) -> None:
+        if self._opened:
+            super().local_broken(reason, outcome)
+        else:
+            self._end(outcome, reason)  # no host knows of it
+
+    def on_message(self, message: Message) -> None:
+        match message:
+            case Accepted(stream=self.id):
+                self._on_accepted(message.window)
+            case Refused(stream=self.id):
+                self._end(Outcome.REFUSED, message.reason)
+            case Paired():
+                self.instance = message.instance
+            case _:
+                super().on_message(message)
+
+    def on_answer(self, message: Message) -> bool:
+        """Act on the candidate's first message. False if it is no answer: the host is broken.
+
+        After it the stream is attached to the candidate, or over; or, where the `open` never
+        reached the host, without a link and to be opened anew.
+        """
+        match message:
+            case Resumed(stream=self.id):
+                self._on_resumed(message)
+            case Gone(stream=self.id, unknown=True) if self.phase is Phase.OPENING:
+                self.link = self.candidate = None
+                self.instance = ""
+            case Gone(stream=self.id):
+                self._end(*(self.broken or (Outcome.RESET_PEER, message.reason)))
+            case Refused(stream=self.id):
+                self._end(Outcome.REFUSED, message.reason)
+            case _:
+                return False
+        return True
+
+    def _on_accepted(self, window: int) -> None:
+        if self.phase is Phase.OPENING:
+            self._turn(Turn.ACCEPT)
+            self._agree(window)
+
+    def _on_resumed(self, message: Resumed) -> None:
+        if message.done:
+            # Done means that both FINs were acknowledged: only an ack can have been lost.
+            if self._eof and self._peer_fin:
+                self._end(Outcome.FINISHED, "")
+            else:
+                self._violated("done before both ends had ended")
+            return
+        self.link, self.candidate = self.candidate, None
+        if not self.replay.start <= message.received <= self.replay.end + self._eof:
+            self._violated("resume at an offset out of range")
+            return
+        if self.broken is not None:
+            self._say(Reset(self.id, self.broken[1]))
+            return
+        self._skip = self.received - self._asked
+        self._replay(message.received)
+
+    def _takes_data(self) -> bool:
+        if self.phase is Phase.OPENING:
+            self._violated("data before accepted")
+        return self.phase is Phase.LIVE
+
+
+class HostStream(Stream):
+    """The end that accepts, and answers resumes."""
+
+    def __init__(
+        self,
+        message: Open,
+        local: Local,
+        *,
+        window: int,
+        budget: ReplayBudget,
+        clock: Callable[[Stream], None],
+        closed: Callable[[Outcome, str], None],
+    ) -> None:
+        super().__init__(
+            message.stream,
+            message.key,
+            local,
+            window=window,
+            budget=budget,
+            clock=clock,
+            closed=closed,
+        )
+        self.attempt = 0
+        self._agree(message.window)
+
+    def accept(self) -> None:
+        """The target answered."""
+        self._turn(Turn.ACCEPT)
+        self._say(Accepted(self.id, self.window))
+        self._ack(1)
+
+    def refuse(self, reason: str) -> None:
+        """The target did not."""
+        self._say(Refused(self.id, reason))
+        self._end(Outcome.REFUSED, reason)
+
+    def resume(self, link: Link, message: Resume) -> None:
+        """Carry on on `link`. The caller has closed the leg that was attached before."""
+        self.attempt = message.attempt
+        self.link = link
+        link.send_message(Resumed(self.id, self.received + self._peer_fin))
+        if not self.replay.start <= message.received <= self.replay.end + self._eof:
+            self._violated("resume at an offset out of range")
+            return
+        if self.phase is Phase.LIVE:
+            self._say(Accepted(self.id, self.window))  # the first may have been lost
+        self._replay(message.received)
+
+    def _takes_data(self) -> bool:
+        return self.phase in (Phase.LIVE, Phase.OPENING)
+
+
+class Refusal(enum.Enum):
+    """Why a host does not answer a `resume` at all: the leg is closed instead."""
+
+    STALE = "a later attempt was already answered"
+
+
+class HostStreams:
+    """The streams of one tunnel of a host-agent, and how the late ones ended."""
+
+    def __init__(self, *, remember: float) -> None:
+        self._remember = remember  # seconds
+        self._streams: dict[str, HostStream] = {}
+        # id → (when to forget, key, the answer to a late `resume`), oldest first
+        self._ended: OrderedDict[str, tuple[float, str, Resumed | Gone]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def __iter__(self) -> Iterator[HostStream]:
+        return iter(tuple(self._streams.values()))
+
+    def knows(self, stream_id: str) -> bool:
+        """Whether a stream of this id is or was here: a late `open` must not connect again."""
+        return stream_id in self._streams or stream_id in self._ended
+
+    def add(self, stream: HostStream) -> None:
+        self._streams[stream.id] = stream
+
+    def end(self, stream: HostStream, outcome: Outcome, reason: str, now: float) -> None:
+        """Remember how `stream` ended, for the resume window."""
+        del self._streams[stream.id]
+        answer: Resumed | Gone
+        answer = Resumed(stream.id, done=True) if outcome is Outcome.FINISHED else Gone(stream.id, reason)
+        self._ended[stream.id] = (now + self._remember, stream.key, answer)
+        self._forget(now)
+
+    def forget(self, stream_id: str) -> None:
+        """The client has shown that it knows how this stream ended."""
+        self._ended.pop(stream_id, None)
+
+    def find(self, message: Resume, now: float) -> HostStream | Resumed | Gone | Refusal:
+        """The stream to resume, or the answer. An id without its key is as good as none."""
+        self._forget(now)
+        stream = self._streams.get(message.stream)
+        if stream is not None and hmac.compare_digest(stream.key, message.key):
+            if stream.broken is not None:
+                return Gone(stream.id, stream.broken[1])
+            return stream if message.attempt > stream.attempt else Refusal.STALE
+        ended = self._ended.get(message.stream)
+        if ended is not None and hmac.compare_digest(ended[1], message.key):
+            return ended[2]
+        return Gone(message.stream, "no such stream", unknown=True)
+
+    def _forget(self, now: float) -> None:
+        ended = self._ended
+        while ended:
+            first = next(iter(ended))
+            if ended[first][0] > now and len(ended) <= MAX_REMEMBERED:
+                return
+            del ended[first]

@@ -1,0 +1,402 @@
+"""One end of a carried TCP connection (PROTOCOL.md, "Streams"), without I/O.
+
+Theory of operation. A stream end stands between a *local* TCP socket and a *link*, the
+leg it is attached to right now. Each direction is a sequence of offsets: every byte takes
+one, and the FIN takes the last.
+
+    local socket ── local_data, local_eof ──▶ replay buffer ──▶ link ──▶ the other end
+    local socket ◀── write, write_eof ──────────────────────── link ◀── the other end
+
+What came from the local socket stays in the replay buffer until the other end acknowledges
+it; no more than `limit` bytes may wait there, so the buffer is the window, too. What comes
+from the link goes to the local socket at once, however slow that is: the window bounds
+what can pile up there, and pausing the leg instead would hold up the acknowledgements of
+the other direction behind it, a deadlock. Acknowledged is what *left* for the local
+socket: all that was received, less what still waits in the socket's write buffer.
+
+Whether a link is attached is a fact of its own, independent of the phase. A stream
+without one (the client's is MOVING, the host's DETACHED) goes on reading its local socket
+up to the window, keeps everything, and says nothing. Once a new link is attached, it
+sends again from the offset that the other end names: resume.py. The phases:
+
+    phase       turn     → phase        when
+    ----------  -------    ----------   --------------------------------------------------
+    OPENING     ACCEPT   → LIVE         the target answered (host); `accepted` came (client)
+    OPENING     BREAK    → RESETTING    the local socket broke: the peer is owed a `reset`
+    OPENING     END      → CLOSED       refused, gone, reset by the peer, out of time
+    LIVE        BREAK    → RESETTING    as above
+    LIVE        FINISH   → CLOSED       both FINs are acknowledged: the pair is free again
+    LIVE        END      → CLOSED       gone, reset by the peer, out of time
+    RESETTING   END      → CLOSED       the peer answered the `reset`, or will not any more
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from .control import EARLY_DATA, Ack, Fin, Message, Reset
+from .replay import ReplayBudget, ReplayBuffer
+
+Payload = memoryview | bytes
+
+
+class Phase(enum.Enum):
+    OPENING = "opening"
+    LIVE = "live"
+    RESETTING = "resetting"
+    CLOSED = "closed"
+
+
+class Turn(enum.Enum):
+    """What moves a stream from one phase to the next."""
+
+    ACCEPT = "accept"
+    BREAK = "break"
+    FINISH = "finish"
+    END = "end"
+
+
+TRANSITIONS: Final = {
+    (Phase.OPENING, Turn.ACCEPT): Phase.LIVE,
+    (Phase.OPENING, Turn.BREAK): Phase.RESETTING,
+    (Phase.OPENING, Turn.END): Phase.CLOSED,
+    (Phase.LIVE, Turn.BREAK): Phase.RESETTING,
+    (Phase.LIVE, Turn.FINISH): Phase.CLOSED,
+    (Phase.LIVE, Turn.END): Phase.CLOSED,
+    (Phase.RESETTING, Turn.END): Phase.CLOSED,
+}
+
+
+class Outcome(enum.Enum):
+    """How a stream ended: the label of its metric and a word in its log line."""
+
+    FINISHED = "finished"
+    RESET_LOCAL = "reset-local"  # the TCP connection at this end broke
+    RESET_PEER = "reset-peer"  # the one at the other end broke
+    REFUSED = "refused"  # the relay or the target would not have it
+    LOST = "lost"  # no resume came about within the window
+    VIOLATION = "violation"  # the other end broke the protocol
+    STOPPED = "stopped"  # this agent was told to stop
+
+
+class Link(Protocol):
+    """The leg, as a stream sees it."""
+
+    def send_data(self, data: Payload) -> None:
+        """Send bytes of the stream. They are only good until the call returns."""
+
+    def send_message(self, message: Message) -> None:
+        """Send a control message, in order with the data around it."""
+
+
+MIN_READ: Final = 4096
+RESET_PATIENCE: Final = 10  # ticks that the answer to a `reset` may take: 5 s
+
+# Why a local socket is not read at the moment. It is read when none of these holds.
+HOLD_WINDOW: Final = 1  # as much as the window allows is unacknowledged
+HOLD_BUDGET: Final = 2  # the agent's replay memory is used up
+HOLD_LINK: Final = 4  # the leg does not take more
+
+
+class Local(Protocol):
+    """The local TCP socket, as a stream sees it."""
+
+    @property
+    def pending(self) -> int:
+        """Bytes that were written and have not left for the kernel yet."""
+
+    def write(self, pieces: Sequence[Payload]) -> None: ...
+
+    def write_eof(self) -> None: ...
+
+    def close(self) -> None:
+        """Close in peace: both directions have ended."""
+
+    def abort(self) -> None:
+        """Close with RST. Does nothing to a socket that is closed."""
+
+    def set_window(self, window: int) -> None:
+        """At most `window` bytes will be pending: tell of it when most of many have left."""
+
+    def hold(self, reason: int) -> None:
+        """Do not read, for `reason`."""
+
+    def release(self, reason: int) -> None:
+        """`reason` is no reason any more."""
+
+
+class Stream:
+    """What both ends have in common; ClientStream and HostStream open and resume it.
+
+    `clock` is asked to call `tick` every half second, until that returns False. `closed` is
+    called once, when the stream is over, with the outcome and, unless it finished, the reason.
+    """
+
+    def __init__(
+        self,
+        stream_id: str,
+        key: str,
+        local: Local,
+        *,
+        window: int,
+        budget: ReplayBudget,
+        clock: Callable[[Stream], None],
+        closed: Callable[[Outcome, str], None],
+    ) -> None:
+        self.id = stream_id
+        self.key = key
+        self.local = local
+        self.link: Link | None = None
+        self.phase = Phase.OPENING
+        self.window = window  # bytes this end is ready to hold, each way
+        self.limit = EARLY_DATA  # bytes that may be unacknowledged: what both ends will hold
+        self.replay = ReplayBuffer(budget)
+        self.received = 0  # offset below which everything came in
+        self.replayed = 0  # bytes that resumes sent again
+        self._told = 0  # offset up to which that was acknowledged; one more for the FIN
+        self._ack_step = EARLY_DATA // 4
+        self._skip = 0  # bytes that come a second time, after a planned move
+        self._eof = False  # the local socket ended: its FIN stands at replay.end
+        self._fin_acked = False
+        self._peer_fin = False
+        self._ticking = False  # the clock calls
+        self._patience = RESET_PATIENCE
+        self.broken: tuple[Outcome, str] | None = None  # why it is RESETTING
+        self._clock = clock
+        self._closed = closed
+
+    # From the local socket.
+
+    @property
+    def credit(self) -> int:
+        """Bytes that may be read from the local socket now.
+
+        At least a little while the socket is not held: a full budget holds it after the
+        next read, not before.
+        """
+        window = self.limit - (self.replay.end - self.replay.start)
+        return min(window, max(self.replay.budget.room, MIN_READ))
+
+    @property
+    def sent(self) -> int:
+        """Bytes that came from the local socket so far."""
+        return self.replay.end
+
+    def local_data(self, data: Payload) -> None:
+        """Carry what the local socket read: at most `credit` bytes."""
+        replay = self.replay
+        replay.append(data)
+        if self.link is not None:
+            self.link.send_data(data)
+        # Below a sixteenth it is better to wait for an ack than to read crumbs.
+        if self.limit - (replay.end - replay.start) < self.limit >> 4:
+            self.local.hold(HOLD_WINDOW)
+        if replay.budget.full:
+            self.local.hold(HOLD_BUDGET)
+            replay.budget.when_free(self._budget_free)
+
+    def local_eof(self) -> None:
+        """The local socket ended its direction."""
+        if not self._eof and self.phase in (Phase.OPENING, Phase.LIVE):
+            self._eof = True
+            self._say(Fin(self.id, self.replay.end))
+
+    def local_broken(self, reason: str, outcome: Outcome = Outcome.RESET_LOCAL) -> None:
+        """The local socket broke, or is to break: the far one shall break too."""
+        if self.phase in (Phase.OPENING, Phase.LIVE):
+            self._turn(Turn.BREAK)
+            self.broken = (outcome, reason)
+            self.local.abort()
+            self.replay.clear()
+            self._say(Reset(self.id, reason))
+            self._tick_later()
+
+    def local_drained(self) -> None:
+        """Much or all of what waited in the local socket's write buffer has left."""
+        self._ack(self._ack_step)
+
+    # From the clock.
+
+    def tick(self) -> bool:
+        """Say what is due. False once nothing is, and the clock may forget the stream."""
+        if self.phase is Phase.RESETTING and self.link is not None:
+            self._patience -= 1
+            if not self._patience:
+                self.expire("")
+        else:
+            self._ack(1)
+        owes_ack = self.phase is Phase.LIVE and self.received + self._peer_fin > self._told
+        self._ticking = owes_ack or self.phase is Phase.RESETTING
+        return self._ticking
+
+    def _tick_later(self) -> None:
+        if not self._ticking:
+            self._ticking = True
+            self._clock(self)
+
+    def expire(self, reason: str) -> None:
+        """Give the stream up: no resume, or no answer, came in time."""
+        if self.broken is not None:
+            self._end(*self.broken)
+        elif self._fin_acked and self._peer_fin and not self.local.pending:
+            self._end(Outcome.FINISHED, "")  # only the last ack, either way, is missing
+        else:
+            self._say(Reset(self.id, reason))
+            self._end(Outcome.LOST, reason)
+
+    # From the link.
+
+    def link_data(self, pieces: Sequence[Payload], size: int) -> None:
+        """Take the next `size` bytes that the link brought."""
+        if self._skip:
+            pieces, size = self._without_known(pieces, size)
+        if not self._takes_data():
+            return
+        self.received += size
+        unacknowledged = self.received - self._told
+        if unacknowledged > self.window or self._peer_fin:
+            self._violated("data after fin" if self._peer_fin else "more data than the window allows")
+            return
+        self.local.write(pieces)
+        if unacknowledged >= self._ack_step:
+            self._ack(self._ack_step)
+        if not self._ticking:
+            self._tick_later()
+
+    def link_lost(self) -> None:
+        """The attached leg is gone. Nothing of the stream is."""
+        self.link = None
+        self.local.release(HOLD_LINK)
+
+    def on_message(self, message: Message) -> None:
+        """Act on a control message from the attached link. Those of other streams are ignored."""
+        match message:
+            case Ack(stream=self.id):
+                self._on_ack(message.received)
+            case Fin(stream=self.id):
+                self._on_fin(message.sent)
+            case Reset(stream=self.id):
+                self._on_reset(message.reason)
+
+    def _on_ack(self, received: int) -> None:
+        replay = self.replay
+        if self.phase is not Phase.LIVE:
+            return
+        if received > replay.end + self._eof:
+            self._violated("ack of bytes that were never sent")
+            return
+        if received > replay.end:
+            self._fin_acked = True
+            received = replay.end
+        if received > replay.start:
+            replay.release(received)
+            if self.limit - (replay.end - replay.start) >= self.limit >> 3:
+                self.local.release(HOLD_WINDOW)
+        self._finish_if_done()
+
+    def _on_fin(self, sent: int) -> None:
+        if not self._takes_data():
+            return
+        if sent != self.received or self._skip:
+            self._violated("fin at an offset that is not the next")
+        elif self._peer_fin:
+            self._ack(1, again=True)  # sent again by a resume: the ack may have been lost, too
+        else:
+            self._peer_fin = True
+            self.local.write_eof()
+            self._ack(1)
+            self._tick_later()
+
+    def _on_reset(self, reason: str) -> None:
+        if self.broken is not None:
+            self._end(*self.broken)
+        elif self.phase is not Phase.CLOSED:
+            self._say(Reset(self.id, reason))
+            self._end(Outcome.RESET_PEER, reason)
+
+    # What the above is made of.
+
+    def _takes_data(self) -> bool:
+        """Whether data and FIN may come from the link now. What comes to a broken stream is dropped."""
+        return self.phase is Phase.LIVE
+
+    def _say(self, message: Message) -> None:
+        if self.link is not None:
+            self.link.send_message(message)
+
+    def _ack(self, step: int, *, again: bool = False) -> None:
+        """Acknowledge, if that tells the peer at least `step` offsets more."""
+        if self.link is None or self.phase is not Phase.LIVE:
+            return
+        delivered = self.received - self.local.pending
+        if self._peer_fin and delivered == self.received:
+            delivered += 1
+        elif self._peer_fin:
+            step = 1  # the peer's half is over: it waits for this ack, and no more will follow
+        if delivered - self._told >= step or (again and delivered):
+            self._told = delivered
+            self._say(Ack(self.id, delivered))
+            self._finish_if_done()
+
+    def _carry_on(self, offset: int) -> None:
+        """Send again, on the link just attached, what the other end did not receive."""
+        if self.link is not None:
+            for data in self.replay.since(min(offset, self.replay.end)):
+                self.link.send_data(data)
+        if self._eof:
+            self._say(Fin(self.id, self.replay.end))
+        self._ack(1, again=True)
+
+    def _replay(self, offset: int) -> None:
+        """Carry on after a resume: the other end received everything below `offset`."""
+        self.replayed += max(0, self.replay.end - offset)
+        self._carry_on(offset)
+
+    def _without_known(self, pieces: Sequence[Payload], size: int) -> tuple[Sequence[Payload], int]:
+        """Drop what was received before on the leg that a planned move left."""
+        rest = []
+        for piece in pieces:
+            known = min(self._skip, len(piece))
+            self._skip -= known
+            size -= known
+            if known < len(piece):
+                rest.append(piece[known:])
+        return rest, size
+
+    def _agree(self, window: int) -> None:
+        """The other end's window is known: the smaller of both counts, both ways."""
+        self.limit = min(self.window, window)
+        self._ack_step = self.limit // 4
+        self.local.set_window(self.limit)
+        self.local.release(HOLD_WINDOW)
+
+    def _finish_if_done(self) -> None:
+        if self._fin_acked and self._peer_fin and self._told > self.received:
+            self._turn(Turn.FINISH)
+            self._over(Outcome.FINISHED, "")
+
+    def _violated(self, reason: str) -> None:
+        reason = f"protocol: {reason}"
+        self._say(Reset(self.id, reason))
+        self._end(Outcome.VIOLATION, reason)
+
+    def _end(self, outcome: Outcome, reason: str) -> None:
+        if self.phase is not Phase.CLOSED:
+            self._turn(Turn.END)
+            self._over(outcome, reason)
+
+    def _over(self, outcome: Outcome, reason: str) -> None:
+        if outcome is Outcome.FINISHED:
+            self.local.close()
+        else:
+            self.local.abort()
+        self.replay.clear()
+        self._closed(outcome, reason)
+
+    def _turn(self, turn: Turn) -> None:
+        self.phase = TRANSITIONS[self.phase, turn]
+
+    def _budget_free(self) -> None:
+        self.local.release(HOLD_BUDGET)
