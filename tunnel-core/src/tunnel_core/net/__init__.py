@@ -1,0 +1,1 @@
+"""The protocol on asyncio sockets: legs, local TCP connections, HTTP, dialing."""

@@ -1,0 +1,233 @@
+"""Dialing the relay: one leg at a time, or as many as are wanted when it comes back.
+
+While the relay cannot be reached, one dial at a time tests it, at intervals that grow with
+the outage; all others wait for its result. So a relay that restarts is found again within
+an eighth of the time it was away, and is not met by every stream's own retries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+import time
+from collections.abc import Callable
+from typing import Any, Final, TypeVar, cast
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidHandshake, InvalidStatus, ProxyError
+from websockets.proxy import get_proxy
+from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
+
+from .. import __version__
+from ..errors import AccessDenied, RelayUnavailable
+from ..protocol.endpoints import INSTANCE_HEADER, SUBPROTOCOL, Role, leg_path
+from . import sockets
+from .leg import Leg
+
+DIAL_TIMEOUT: Final = 10.0  # seconds for TCP, TLS, proxy and upgrade together
+AT_ONCE: Final = 16  # handshakes under way: enough to fill a core of the relay, few enough to stay short
+FIRST_RETRY: Final = 0.05  # seconds
+LAST_RETRY: Final = 5.0
+RETRY_SHARE: Final = 1 / 8  # of the outage so far, until the next try
+
+_L = TypeVar("_L", bound=Leg)
+
+
+class _Handshake(ClientConnection):
+    """Gives `websockets` the bytes up to the end of the 101 response, and keeps the rest for the leg."""
+
+    head = b""
+    rest = b""
+    upgraded = False
+
+    def data_received(self, data: bytes) -> None:
+        if self.upgraded:
+            self.rest += data
+            return
+        self.head += data
+        end = self.head.find(b"\r\n\r\n")
+        if end >= 0 and self.head[:12] == b"HTTP/1.1 101":
+            self.upgraded = True
+            # The leg may take a moment to be made; what comes until then stays in the kernel.
+            self.transport.pause_reading()
+            split = end + 4 - (len(self.head) - len(data))
+            self.rest = data[split:]
+            data = data[:split]
+        elif end >= 0:
+            self.head = b""  # another status: `websockets` reads its body
+        super().data_received(data)
+
+
+class Outage:
+    """How long the relay has been away, and when to try it next. Pure, but for chance."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._next = 0.0
+
+    @property
+    def active(self) -> bool:
+        return self._since is not None
+
+    def failed(self, now: float, retry_after: float | None = None) -> None:
+        """A dial failed. The next may begin at once if it is the first, and after a jittered while if not."""
+        if self._since is None:
+            self._since = now
+            self._next = now + (retry_after or 0)
+            return
+        share = min(LAST_RETRY, max(FIRST_RETRY, (now - self._since) * RETRY_SHARE))
+        # The relay's own wish counts, up to what it may ask of anybody.
+        wait = max(share * random.uniform(0.5, 1.0), min(retry_after or 0, 60.0))
+        self._next = now + wait
+
+    def ended(self) -> None:
+        self._since = None
+
+    def wait(self, now: float) -> float:
+        """Seconds until the next try."""
+        return max(0.0, self._next - now) if self.active else 0.0
+
+
+class Dialer:
+    """Opens legs to one relay, in one role. `token` makes or reads the token for a tunnel."""
+
+    def __init__(
+        self,
+        relay: str,
+        role: Role,
+        *,
+        instance: str,
+        token: Callable[[str], str | None],
+        ca_file: str | None,
+        on_failure: Callable[[str], None],
+        on_success: Callable[[], None],
+    ) -> None:
+        self._relay = relay
+        self._role: Role = role
+        self._instance = instance
+        self._token = token
+        self._on_failure = on_failure  # an outage began or goes on: told why
+        self._on_success = on_success
+        self._uri = parse_uri(relay)
+        self._ssl = ssl.create_default_context(cafile=ca_file) if self._uri.secure else None
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._turn = asyncio.Lock()  # in an outage: one dial at a time
+        self._outage = Outage()
+        self._reached = False  # some dial has succeeded
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the last dial succeeded."""
+        return self._reached and not self._outage.active
+
+    async def dial(self, tunnel: str, make_leg: Callable[[], _L]) -> _L:
+        """Open one leg, however long that takes.
+
+        Raises AccessDenied where the relay says that the token is no good for this tunnel.
+        """
+        async with self._slots:
+            while True:
+                if not self._outage.active:
+                    leg = await self._try(tunnel, make_leg)
+                    if leg is not None:
+                        return leg
+                async with self._turn:
+                    if self._outage.active:  # nobody found the relay back meanwhile
+                        await asyncio.sleep(self._outage.wait(time.monotonic()))
+                        leg = await self._try(tunnel, make_leg)
+                        if leg is not None:
+                            return leg
+
+    async def _try(self, tunnel: str, make_leg: Callable[[], _L]) -> _L | None:
+        try:
+            leg = await self.dial_once(tunnel, make_leg)
+        except RelayUnavailable as exc:
+            self.failed(str(exc), exc.retry_after)
+            return None
+        except AccessDenied:
+            self._outage.ended()
+            raise
+        self._outage.ended()
+        self._reached = True
+        self._on_success()
+        return leg
+
+    def failed(self, reason: str, retry_after: float | None = None) -> None:
+        """A dial came to nothing, or to a leg that was of no use."""
+        self._outage.failed(time.monotonic(), retry_after)
+        self._on_failure(reason)
+
+    async def dial_once(self, tunnel: str, make_leg: Callable[[], _L]) -> _L:
+        """Open one leg, now. Raises RelayUnavailable or AccessDenied."""
+        try:
+            async with asyncio.timeout(DIAL_TIMEOUT):
+                connection = await self._handshake(tunnel)
+        except InvalidStatus as exc:
+            raise self._refused(exc) from exc
+        except TimeoutError as exc:
+            raise RelayUnavailable(f"no answer from {self._relay} within {DIAL_TIMEOUT:.0f} s") from exc
+        except ssl.SSLCertVerificationError as exc:
+            raise RelayUnavailable(
+                f"the certificate of {self._relay} is not trusted ({exc.verify_message}): give its CA with --ca-file"
+            ) from exc
+        except ProxyError as exc:
+            raise RelayUnavailable(f"the proxy to {self._relay} failed: {exc}") from exc
+        except (InvalidHandshake, OSError, EOFError) as exc:
+            raise RelayUnavailable(f"cannot reach {self._relay}: {exc}") from exc
+        transport = connection.transport
+        if connection.subprotocol != SUBPROTOCOL or transport.is_closing():
+            transport.abort()
+            raise RelayUnavailable(f"{self._relay} is not a tcp-ws-tunnel relay, or went away at once")
+        leg = make_leg()
+        transport.set_protocol(leg)
+        leg.connection_made(transport)
+        if connection.rest:
+            leg.feed(memoryview(connection.rest))
+        transport.resume_reading()
+        return leg
+
+    async def _handshake(self, tunnel: str) -> _Handshake:
+        headers = {INSTANCE_HEADER: self._instance}
+        token = self._token(tunnel)
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        options: dict[str, Any] = {}
+        proxy = get_proxy(self._uri)
+        if proxy is None:
+            options["sock"] = await sockets.connect(sockets.Address(self._uri.host, self._uri.port))
+        if self._ssl is not None:
+            options["ssl"] = self._ssl
+        try:
+            connection = await connect(
+                self._relay.rstrip("/") + leg_path(self._role, tunnel),
+                create_connection=_Handshake,
+                subprotocols=[Subprotocol(SUBPROTOCOL)],
+                additional_headers=headers,
+                user_agent_header=f"tcp-ws-tunnel/{__version__}",
+                compression=None,
+                proxy=proxy,
+                open_timeout=None,  # ours covers the connection, too
+                ping_interval=None,
+                **options,
+            )
+        except BaseException:
+            if "sock" in options:
+                options["sock"].close()
+            raise
+        return cast("_Handshake", connection)
+
+    def _refused(self, exc: InvalidStatus) -> RelayUnavailable | AccessDenied:
+        response = exc.response
+        said = response.body.decode(errors="replace").strip().partition("\n")[0][:200]
+        said = "".join(c for c in said if c.isprintable())
+        if response.status_code in (401, 403):
+            return AccessDenied(f"the relay refuses this {self._role}: {said or response.reason_phrase}")
+        retry_after = response.headers.get("Retry-After", "")
+        if response.status_code == 404:
+            said = f"nothing of a relay at this address: {said}"
+        return RelayUnavailable(
+            f"{self._relay} answered HTTP {response.status_code}: {said or response.reason_phrase}",
+            float(retry_after) if retry_after.isascii() and retry_after.isdigit() else None,
+        )

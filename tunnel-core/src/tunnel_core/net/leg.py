@@ -1,0 +1,263 @@
+"""A leg: one WebSocket connection, from the end of its opening handshake.
+
+Between the socket and whoever carries bytes over it stands nothing but the frame reader:
+no task, no queue, no reassembly. What comes in is handed on before control returns to the
+event loop; what goes out is one write a frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final, cast
+
+from websockets.frames import Close
+
+from ..protocol.frames import (
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    CloseCode,
+    Event,
+    FrameReader,
+    control_frame,
+    data_frame,
+    mask_keys,
+)
+from .buffers import READ_BUFFER
+
+if TYPE_CHECKING:
+    from .liveness import LegMonitor
+
+# Bytes that wait for the socket at which whoever feeds the leg is told to pause, and at
+# which it may go on.
+HIGH_WATER: Final = 256 * 1024
+LOW_WATER: Final = 64 * 1024
+JOIN: Final = 4096  # bytes up to which copying header and payload together beats a gathering write
+CLOSE_TIMEOUT: Final = 5.0  # seconds for the peer's half of the close handshake, or to take what is unsent
+
+# The codes that end a connection in peace: to a raw leg they are a FIN, all others an RST.
+PEACEFUL: Final = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS)
+
+_keys: Final[Iterator[bytes]] = mask_keys()
+
+
+class Leg(asyncio.BufferedProtocol):
+    """Subclasses say what to do with what comes in: the `on_…` methods.
+
+    `client` is whether this end is the WebSocket client, and so the one that masks. A leg
+    that `pings` does so regularly, for signs of life. A leg whose other end `must_read`
+    is given up if that takes nothing for a while.
+    """
+
+    pings = True
+    must_read = False
+
+    def __init__(self, monitor: LegMonitor, *, client: bool, text_limit: int | None) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._reader = FrameReader(masked=not client, text_limit=text_limit)
+        self._client = client
+        self._monitor = monitor
+        self.bytes_in = 0  # wire bytes
+        self.bytes_out = 0
+        self.carrying = False  # a stream or a pair depends on it: it is pinged, and given up, sooner
+        self.congested = False  # more than HIGH_WATER bytes wait for the socket
+        self.reading = True
+        self.echo_close = True  # answer the peer's close frame at once; else `close` does
+        self._close_sent = False
+        self.close_received = False
+        self._ping: tuple[bytes, float] | None = None
+        self._ended = False
+        self.silent = False  # it was given up because nothing came
+
+    # What subclasses fill in.
+
+    def on_data(self, pieces: Sequence[memoryview | bytes], size: int) -> None:
+        """`size` bytes of binary payload came. Slices of the read buffer are good until this returns."""
+
+    def on_text(self, payload: bytes) -> None:
+        """A text message came, whole."""
+
+    def on_end(self, code: int, reason: str) -> None:
+        """Nothing more will come in: the close code the peer sent, or 1006 for a lost leg. Called once."""
+
+    def on_gone(self) -> None:
+        """The socket is closed. Called once, after `on_end`."""
+
+    def on_writable(self, writable: bool) -> None:
+        """Stop feeding the leg, or go on."""
+
+    # What is sent.
+
+    @property
+    def open(self) -> bool:
+        """Whether data can be sent."""
+        return self._transport is not None and not self._close_sent
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for the socket."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    def send_data(self, data: memoryview | bytes) -> None:
+        """Send one binary message."""
+        if self._transport is None or self._close_sent:
+            return
+        header, payload = data_frame(data, next(_keys) if self._client else b"")
+        size = len(payload)
+        self.bytes_out += size + len(header)
+        if size <= JOIN:
+            self._transport.write(header + payload)
+        else:
+            self._transport.writelines((header, payload))
+
+    def send_text(self, payload: bytes) -> None:
+        self._send_control(TEXT, payload)
+
+    def ping(self) -> None:
+        """Ask for a sign of life. The answer also measures the round trip."""
+        now = time.monotonic()
+        payload = next(_keys)
+        self._ping = payload, now
+        self._send_control(PING, payload)
+
+    def half_close(self) -> None:
+        """Send a close frame after all that was sent; go on receiving until the peer sends its own."""
+        self._send_close(CloseCode.NORMAL, "")
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Send a close frame after all that was sent, and give the peer a while to answer.
+
+        Code 1005 sends an empty one. If one was sent before that promised peace, and this
+        one does not, the connection is dropped instead.
+        """
+        if self._close_sent and code not in PEACEFUL:
+            self.abort()
+        elif self._transport is not None:
+            self._send_close(code, reason)
+            asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self.abort)
+
+    def _send_close(self, code: int, reason: str) -> None:
+        if self._transport is None or self._close_sent:
+            return
+        # A reason may be foreign text; a control frame has 125 bytes, two of them the code.
+        text = reason.encode()[:120].decode(errors="ignore")
+        self._send_control(CLOSE, b"" if code == CloseCode.NO_STATUS else Close(code, text).serialize())
+        self._close_sent = True
+        if self.close_received:
+            self._close_transport()
+
+    def _close_transport(self) -> None:
+        """Close once what is unsent has left; the peer may take a while for that, and no longer."""
+        if self._transport is not None:
+            self._transport.close()
+            asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self.abort)
+
+    def abort(self) -> None:
+        """Drop the connection, and what is unsent."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def lost(self, reason: str) -> None:
+        """Give the leg up, for a reason of our own."""
+        self._end(CloseCode.ABNORMAL, reason)
+        self.abort()
+
+    def pause_reading(self) -> None:
+        if self.reading and self._transport is not None:
+            self.reading = False
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self.reading and self._transport is not None:
+            self.reading = True
+            self._transport.resume_reading()
+
+    def _send_control(self, opcode: int, payload: bytes) -> None:
+        if self._transport is not None and not self._close_sent:
+            frame = control_frame(opcode, payload, mask=self._client)
+            self.bytes_out += len(frame)
+            self._transport.write(frame)
+
+    # asyncio.BufferedProtocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport = cast("asyncio.Transport", transport)
+        transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+        self._monitor.watch(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return READ_BUFFER
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.feed(READ_BUFFER[:nbytes])
+
+    def feed(self, data: memoryview) -> None:
+        """Take bytes that the connection brought."""
+        self.bytes_in += len(data)
+        items = self._reader.feed(data)
+        pieces: list[memoryview | bytes] = []
+        size = 0
+        for item in items:
+            if isinstance(item, Event):
+                if pieces:
+                    self.on_data(pieces, size)
+                    pieces = []
+                    size = 0
+                self._on_event(item)
+            else:
+                pieces.append(item)
+                size += len(item)
+        if pieces:
+            self.on_data(pieces, size)
+
+    def pause_writing(self) -> None:
+        self.congested = True
+        self.on_writable(False)
+
+    def resume_writing(self) -> None:
+        self.congested = False
+        self.on_writable(True)
+
+    def eof_received(self) -> None:
+        """Without a close frame before it, the end of the connection is its loss (RFC 6455 section 7.1.5)."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._monitor.unwatch(self)
+        self._transport = None
+        self._end(CloseCode.ABNORMAL, str(exc or "the connection was closed"))
+        self.on_gone()
+
+    # Events.
+
+    def _on_event(self, event: Event) -> None:
+        if event.opcode == TEXT:
+            self.on_text(event.payload)
+        elif event.opcode == PING:
+            self._send_control(PONG, event.payload)
+        elif event.opcode == PONG:
+            if self._ping is not None and self._ping[0] == event.payload:
+                self._monitor.observe_round_trip(time.monotonic() - self._ping[1])
+                self._ping = None
+        elif event.violation:
+            self.violated(event.code, event.payload.decode())
+        else:
+            self.close_received = True
+            self._end(event.code, event.payload.decode())
+            if self._close_sent:
+                self._close_transport()
+            elif self.echo_close:
+                self._send_close(event.code, "")
+
+    def violated(self, code: int, reason: str) -> None:
+        """Fail the connection (RFC 6455 section 7.1.7): the peer broke the protocol."""
+        self.close(code, reason)
+        self._end(CloseCode.ABNORMAL, f"protocol violation: {reason}")
+        self._close_transport()
+
+    def _end(self, code: int, reason: str) -> None:
+        if not self._ended:
+            self._ended = True
+            self.on_end(code, reason)

@@ -1,0 +1,145 @@
+"""A local TCP connection: of the client application, or to the target."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol, cast
+
+from .buffers import READ_BUFFER, READ_SIZE
+from .sockets import Address, reset_on_close
+
+
+class Carrier(Protocol):
+    """What a local connection feeds: a Stream or a RawStream."""
+
+    @property
+    def credit(self) -> int: ...
+    def local_data(self, data: memoryview | bytes) -> None: ...
+    def local_eof(self) -> None: ...
+    def local_broken(self, reason: str) -> None: ...
+    def local_drained(self) -> None: ...
+
+
+class TcpConnection(asyncio.BufferedProtocol):
+    """Joins a socket to the `carrier` of its bytes. What is written before it is connected waits."""
+
+    carrier: Carrier
+
+    def __init__(self, on_connected: Callable[[], None] = lambda: None) -> None:
+        self._on_connected = on_connected  # before any byte can have come
+        self._transport: asyncio.Transport | None = None
+        self._early: list[bytes] = []  # written before there was a socket: EARLY_DATA at most
+        self._early_eof = False
+        self._holds = 0
+        self._limits = (0, 0)
+        self._closing = False
+
+    @property
+    def peer(self) -> str:
+        """The address at the other end, for logs."""
+        peer = self._transport.get_extra_info("peername") if self._transport is not None else None
+        return str(Address(*peer[:2])) if isinstance(peer, tuple) else "a Unix socket"
+
+    # Local, as a stream sees it.
+
+    @property
+    def pending(self) -> int:
+        if self._transport is not None:
+            return self._transport.get_write_buffer_size()
+        return sum(map(len, self._early))
+
+    def write(self, pieces: Sequence[memoryview | bytes]) -> None:
+        if self._closing:
+            return
+        # A copy, since a transport that cannot write all at once keeps a reference, and
+        # the read buffer is about to be read into again. 128 KiB take 3 µs.
+        data = bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
+        if self._transport is None:
+            self._early.append(data)
+        else:
+            self._transport.write(data)
+
+    def write_eof(self) -> None:
+        if self._closing:
+            return
+        if self._transport is None:
+            self._early_eof = True
+            return
+        # The last byte's leaving is what the FIN's acknowledgement waits for: have it told.
+        self._transport.set_write_buffer_limits(0)
+        self._transport.write_eof()
+
+    def set_window(self, window: int) -> None:
+        """Have `local_drained` called after the pending bytes, over half a window, fell to a quarter."""
+        self._limits = (window // 2, window // 4)
+        if self._transport is not None:
+            self._transport.set_write_buffer_limits(*self._limits)
+
+    def close(self) -> None:
+        self._closing = True
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        if self._transport is not None:
+            reset_on_close(self._transport.get_extra_info("socket"))
+            self._transport.abort()
+
+    def hold(self, reason: int) -> None:
+        if not self._holds and self._transport is not None:
+            self._transport.pause_reading()
+        self._holds |= reason
+
+    def release(self, reason: int) -> None:
+        if self._holds:
+            self._holds &= ~reason
+            if not self._holds and self._transport is not None and not self._closing:
+                self._transport.resume_reading()
+
+    # asyncio.BufferedProtocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport = cast("asyncio.Transport", transport)
+        if self._closing:
+            self._closing = False
+            self.abort()
+            return
+        self._on_connected()
+        if self._limits[0]:
+            transport.set_write_buffer_limits(*self._limits)
+        if self._early:
+            transport.writelines(self._early)
+            self._early = []
+        if self._early_eof:
+            self.write_eof()
+        if self._holds:
+            # uvloop starts reading after this method, whatever is said in it.
+            asyncio.get_running_loop().call_soon(self._pause_if_held)
+
+    def _pause_if_held(self) -> None:
+        if self._holds and self._transport is not None:
+            self._transport.pause_reading()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        credit = self.carrier.credit
+        return READ_BUFFER if credit >= READ_SIZE else READ_BUFFER[:credit]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.carrier.local_data(READ_BUFFER[:nbytes])
+
+    def eof_received(self) -> bool:
+        self.carrier.local_eof()
+        return True  # the other direction goes on
+
+    def resume_writing(self) -> None:
+        self.carrier.local_drained()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if not self._closing:
+            self._closing = True
+            self.carrier.local_broken(str(exc or "connection closed"))

@@ -1,0 +1,123 @@
+"""Runs a service: the event loop, signals, and how a process ends.
+
+Exit code 0 after SIGTERM or SIGINT, 1 for what broke, 2 for what was said wrong. The first
+signal stops in order, the second ends at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ..errors import TunnelError
+from . import logs
+
+try:
+    import uvloop
+
+    _new_loop: Callable[[], asyncio.AbstractEventLoop] | None = uvloop.new_event_loop
+except ImportError:  # Windows, or simply not installed: everything works without
+    _new_loop = None
+
+
+class Service(Protocol):
+    """A constructor wires, `start` serves, `stop` ends in a stated order."""
+
+    failed: asyncio.Future[TunnelError]
+    """Set when the service cannot go on."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
+def loop_name() -> str:
+    """Which event loop `serve` uses."""
+    return "asyncio" if _new_loop is None else "uvloop"
+
+
+def serve(make: Callable[[], Service]) -> int:
+    """Run the service that `make` makes, inside the loop, until a signal. Returns the exit code."""
+    with asyncio.Runner(loop_factory=_new_loop) as runner:
+        return runner.run(_serve(make))
+
+
+async def _serve(make: Callable[[], Service]) -> int:
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_unexpected)
+    stop = asyncio.Event()
+    restore = _on_signals(loop, stop)
+    log = logs.get()
+    try:
+        service = make()
+        service.failed.add_done_callback(lambda _: stop.set())
+        try:
+            await service.start()
+            await stop.wait()
+        finally:
+            await service.stop()
+        if service.failed.done():
+            raise service.failed.result()
+    except TunnelError as exc:
+        log.error("stopped", reason=str(exc))
+        return exc.exit_code
+    finally:
+        restore()
+    log.info("stopped")
+    return 0
+
+
+def _on_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> Callable[[], None]:
+    def received() -> None:
+        if stop.is_set():
+            os._exit(1)  # asked twice: at once means at once
+        stop.set()
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    try:
+        for number in numbers:
+            loop.add_signal_handler(number, received)
+    except NotImplementedError:  # Windows
+        before = {n: signal.signal(n, lambda *_: loop.call_soon_threadsafe(received)) for n in numbers}
+
+        def restore() -> None:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+        return restore
+
+    def remove() -> None:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+    return remove
+
+
+def _unexpected(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A bug: one stream may suffer from it, the process goes on, and the log says where."""
+    error = context.get("exception")
+    where = ""
+    if error is not None and error.__traceback__ is not None:
+        frame = error.__traceback__
+        while frame.tb_next is not None:
+            frame = frame.tb_next
+        where = f"{os.path.basename(frame.tb_frame.f_code.co_filename)}:{frame.tb_lineno}"
+    logs.get().error("bug", what=context.get("message"), error=f"{type(error).__name__}: {error}", where=where)
+
+
+def command(main: Callable[[list[str]], int]) -> None:
+    """The outermost frame of a command: one line for whatever is wrong, and the exit code."""
+    try:
+        code = main(sys.argv[1:])
+    except TunnelError as exc:
+        print(f"{os.path.basename(sys.argv[0])}: {exc}", file=sys.stderr)
+        code = exc.exit_code
+    except KeyboardInterrupt:
+        code = 1
+    except BrokenPipeError:  # the reader of our output left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
