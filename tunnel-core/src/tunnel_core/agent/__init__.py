@@ -1,0 +1,1 @@
+"""What both agents are made of: their legs, tokens, settings and metrics."""

@@ -1,0 +1,126 @@
+"""The frame of both agents: what is wired, started and stopped alike."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+from prometheus_client import CollectorRegistry
+
+from ..errors import TunnelError
+from ..net import sockets
+from ..net.dialer import Dialer
+from ..net.liveness import LegMonitor
+from ..protocol.endpoints import Role, new_id
+from ..protocol.frames import CloseCode
+from ..protocol.replay import ReplayBudget
+from ..service import logs
+from ..service.admin import AdminServer
+from ..service.metrics import ProcessMetrics, TunnelLabels
+from ..service.run import loop_name
+from .clock import StreamClock
+from .credentials import Credentials
+from .metrics import AgentMetrics, Carried
+from .settings import AgentSettings
+
+LEG_PATIENCE: Final = 1.0  # seconds for the relay's half of the close handshake, when stopping
+REPEAT_FAILURE: Final = 30.0  # seconds between log lines while the relay stays away for the same reason
+
+
+class Stoppable(Protocol):
+    """A session of either agent."""
+
+    def stop(self) -> None: ...
+
+
+class Agent:
+    """A service (service.run.Service). Subclasses hold the streams and say when all is ready."""
+
+    def __init__(self, settings: AgentSettings, role: Role, tunnels: list[str]) -> None:
+        self.settings = settings
+        self.log = logs.get()
+        self.failed: asyncio.Future[TunnelError] = asyncio.get_running_loop().create_future()
+        self.instance = new_id()
+        self.budget = ReplayBudget(settings.replay_memory)
+        self.clock = StreamClock()
+        registry = CollectorRegistry()
+        process = ProcessMetrics(registry, f"{role}-agent", loop_name())
+        self.metrics = AgentMetrics(registry, TunnelLabels(), self.budget, self.carried)
+        self.monitor = LegMonitor(process.leg_round_trip.observe, process.loop_lag.observe)
+        credentials = Credentials(role, settings.token, settings.secret)
+        credentials.check(tunnels)
+        self.dialer = Dialer(
+            settings.relay,
+            role,
+            instance=self.instance,
+            token=credentials,
+            ca_file=settings.ca_file or None,
+            on_failure=self._relay_failed,
+            on_success=self._relay_found,
+        )
+        self._told: tuple[str, float] | None = None  # what was last logged of the relay's absence, when
+        self.admin: AdminServer | None = None
+        if settings.admin_port is not None:
+            sock = sockets.listen(settings.admin_host, settings.admin_port)
+            self.admin = AdminServer(sock, registry, self.readiness)
+        if settings.sends_token_in_clear:
+            self.log.warning("token in clear", relay=settings.relay, hint="use wss:// outside this machine")
+
+    # What subclasses fill in.
+
+    def carried(self) -> Iterable[Carried]:
+        """The streams of now."""
+        raise NotImplementedError
+
+    def readiness(self) -> str:
+        """Why the agent is not ready; empty if it is."""
+        raise NotImplementedError
+
+    # Service
+
+    async def start(self) -> None:
+        self.monitor.start()
+        if self.admin is not None:
+            await self.admin.start()
+            self.log.info("admin port", host=self.settings.admin_host, port=self.admin.port)
+
+    async def stop(self) -> None:
+        """The subclass has let its streams go; now what they ran on."""
+        await self.monitor.close_all(CloseCode.GOING_AWAY, "the agent stops", LEG_PATIENCE)
+        self.clock.stop()
+        self.monitor.stop()
+        if self.admin is not None:
+            await self.admin.stop()
+
+    def fail(self, error: TunnelError) -> None:
+        """End the service: it cannot go on."""
+        if not self.failed.done():
+            self.failed.set_result(error)
+
+    # The relay's comings and goings.
+
+    def _relay_failed(self, reason: str) -> None:
+        self.metrics.dial_failures.inc()
+        now = time.monotonic()
+        if (
+            self._told is None
+            or (self._told[0] != reason and now - self._told[1] > 1)
+            or now - self._told[1] > REPEAT_FAILURE
+        ):
+            self._told = reason, now
+            self.log.warning("relay unreachable", reason=reason)
+
+    def _relay_found(self) -> None:
+        if self._told is not None:
+            self._told = None
+            self.log.info("relay reachable", relay=self.settings.relay)
+
+    async def reset_all(self, sessions: Iterable[Stoppable]) -> None:
+        """Reset all streams, and wait a little until the other ends know."""
+        for session in sessions:
+            session.stop()
+        deadline = time.monotonic() + self.settings.stop_timeout
+        while any(True for _ in self.carried()) and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)

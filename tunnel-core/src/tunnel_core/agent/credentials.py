@@ -1,0 +1,63 @@
+"""Where an agent's tokens come from."""
+
+from __future__ import annotations
+
+import platform
+import time
+from typing import Final
+
+from ..errors import AccessDenied, UsageError
+from ..protocol import tokens
+from ..protocol.endpoints import Role
+from ..service.settings import Secret
+
+LIFETIME: Final = 300.0  # seconds of a token the agent makes for itself: a dial needs one for a moment
+RENEW: Final = 60.0  # seconds before its end at which the next one is made
+
+
+class Credentials:
+    """Gives the token for a tunnel: the one the agent was given, or a fresh one of its own making.
+
+    A given token beats a secret. With neither, none is sent.
+    """
+
+    def __init__(self, role: Role, token: Secret, secret: Secret) -> None:
+        self._role: Role = role
+        self._token = token
+        self._secret = secret
+        self._made: dict[str, tuple[float, str]] = {}
+
+    def check(self, tunnels: list[str]) -> None:
+        """Raise UsageError if what was given cannot be used, as far as one can tell without the relay."""
+        if self._token:
+            try:
+                grant = tokens.read(self._token.read())
+            except AccessDenied as exc:
+                raise UsageError(str(exc)) from exc
+            if grant.role != self._role:
+                raise UsageError(f"this token is for a {grant.role}: ask for one made with --role {self._role}")
+            for tunnel in tunnels:
+                if tunnel not in grant.tunnels:
+                    raise UsageError(f"this token is for tunnel {', '.join(grant.tunnels)}, not for {tunnel}")
+        elif self._secret:
+            tokens.parse_secrets(self._secret.read())
+
+    def __call__(self, tunnel: str) -> str | None:
+        """The token to dial `tunnel` with, read or made now. Raises UsageError."""
+        if self._token:
+            return self._token.read()
+        if not self._secret:
+            return None
+        now = time.time()
+        expires, token = self._made.get(tunnel, (0.0, ""))
+        if expires - RENEW < now:
+            expires = now + LIFETIME
+            token = tokens.issue(
+                tokens.parse_secrets(self._secret.read())[0],
+                role=self._role,
+                tunnels=[tunnel],
+                subject=f"{self._role}@{platform.node()}"[:200],
+                expires=expires,
+            )
+            self._made[tunnel] = expires, token
+        return token

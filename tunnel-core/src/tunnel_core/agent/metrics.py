@@ -1,0 +1,144 @@
+"""The metrics of an agent, client or host alike."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from ..protocol.replay import ReplayBudget
+from ..protocol.stream import Outcome
+from ..service.metrics import SECONDS, TunnelLabels
+
+
+class Carried(Protocol):
+    """A stream, as far as it is counted."""
+
+    @property
+    def tunnel(self) -> str: ...
+    @property
+    def sent(self) -> int: ...
+    @property
+    def received(self) -> int: ...
+    @property
+    def attached(self) -> bool: ...
+
+
+class _Streams:
+    """Counts at scrape time what the streams count themselves, so that no byte costs a metric."""
+
+    def __init__(self, live: Callable[[], Iterable[Carried]], labels: TunnelLabels) -> None:
+        self._live = live
+        self._labels = labels
+        self.sent: Tally[str] = Tally()  # by streams that are over
+        self.received: Tally[str] = Tally()
+
+    def over(self, stream: Carried) -> None:
+        tunnel = self._labels(stream.tunnel)
+        self.sent[tunnel] += stream.sent
+        self.received[tunnel] += stream.received
+
+    def collect(self) -> Iterator[Metric]:
+        sent, received = Tally(self.sent), Tally(self.received)
+        streams: Tally[str] = Tally()
+        detached: Tally[str] = Tally()
+        for stream in self._live():
+            tunnel = self._labels(stream.tunnel)
+            streams[tunnel] += 1
+            detached[tunnel] += not stream.attached
+            sent[tunnel] += stream.sent
+            received[tunnel] += stream.received
+        yield _family(GaugeMetricFamily, "tunnel_agent_streams", "Streams now.", streams)
+        yield _family(
+            GaugeMetricFamily, "tunnel_agent_detached_streams", "Streams that have no leg at the moment.", detached
+        )
+        octets = CounterMetricFamily(
+            "tunnel_agent_bytes",
+            "Stream bytes, from the local socket (sent) and to it (received).",
+            labels=("tunnel", "direction"),
+        )
+        for tunnel, count in sent.items():
+            octets.add_metric((tunnel, "sent"), count)
+        for tunnel, count in received.items():
+            octets.add_metric((tunnel, "received"), count)
+        yield octets
+
+
+def _family(kind: type[GaugeMetricFamily], name: str, about: str, values: Tally[str]) -> Metric:
+    family = kind(name, about, labels=("tunnel",))
+    for tunnel, value in values.items():
+        family.add_metric((tunnel,), value)
+    return family
+
+
+class AgentMetrics:
+    """Counts what an agent does. `live` gives its streams."""
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        labels: TunnelLabels,
+        budget: ReplayBudget,
+        live: Callable[[], Iterable[Carried]],
+    ) -> None:
+        self._labels = labels
+        self._streams = _Streams(live, labels)
+        registry.register(self._streams)
+        self._ended = Counter(
+            "tunnel_agent_streams_ended",
+            "Streams that are over, by outcome.",
+            ("tunnel", "outcome"),
+            registry=registry,
+        )
+        self._opened = Counter(
+            "tunnel_agent_streams_opened", "Streams whose target answered.", ("tunnel",), registry=registry
+        )
+        self.open_seconds = Histogram(
+            "tunnel_agent_open_seconds",
+            "From a local connection, or an `open`, to the target's answer.",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._resumes = Counter(
+            "tunnel_agent_resumes",
+            "Streams that lost their leg: resumed, moved in time, or lost for good.",
+            ("tunnel", "outcome"),
+            registry=registry,
+        )
+        self.pause_seconds = Histogram(
+            "tunnel_agent_pause_seconds",
+            "How long a resumed stream had no leg.",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.replayed_bytes = Counter(
+            "tunnel_agent_replayed_bytes", "Bytes that resumes sent again.", registry=registry
+        )
+        self.dial_failures = Counter("tunnel_agent_dial_failures", "Dials of the relay that failed.", registry=registry)
+        memory = Gauge("tunnel_agent_replay_memory_bytes", "Bytes kept for a resume.", registry=registry)
+        memory.set_function(lambda: budget.used)
+        limit = Gauge("tunnel_agent_replay_memory_limit_bytes", "The most that may be kept.", registry=registry)
+        limit.set(budget.limit)
+        self._ready = Gauge(
+            "tunnel_agent_ready_legs", "Open legs that no stream is on.", ("tunnel",), registry=registry
+        )
+
+    def count_ready(self, tunnel: str, ready: Callable[[], int]) -> None:
+        self._ready.labels(self._labels(tunnel)).set_function(ready)
+
+    def opened(self, tunnel: str, seconds: float) -> None:
+        self._opened.labels(self._labels(tunnel)).inc()
+        self.open_seconds.observe(seconds)
+
+    def ended(self, stream: Carried, outcome: Outcome) -> None:
+        self._streams.over(stream)
+        self._ended.labels(self._labels(stream.tunnel), outcome.value).inc()
+
+    def resumed(self, tunnel: str, outcome: str, paused: float | None, replayed: int) -> None:
+        self._resumes.labels(self._labels(tunnel), outcome).inc()
+        self.replayed_bytes.inc(replayed)
+        if paused is not None:
+            self.pause_seconds.observe(paused)

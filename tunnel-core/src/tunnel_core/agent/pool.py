@@ -1,0 +1,137 @@
+"""Keeps legs ready, so that opening a stream costs a message and not a handshake."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Final, Generic, TypeVar
+
+from ..errors import AccessDenied, UsageError
+from ..net.dialer import Dialer
+from ..protocol.frames import CloseCode
+from ..service.logs import Logger
+from .leg import AgentLeg
+
+MAX_DIALS: Final = 32  # tasks that dial for one tunnel: twice what the dialer lets through at once
+DENIED_RETRY: Final = 30.0  # seconds until a token that was good once, and is not now, is tried again
+SHORT_LIFE: Final = 2.0  # seconds: a leg that the relay ends sooner, unused, is as good as a failed dial
+
+L = TypeVar("L", bound=AgentLeg[Any])
+
+
+class LegPool(Generic[L]):
+    """Dials until as many legs are `ready` as are `wanted`.
+
+    `on_ready` is called with each new leg and may take it. `denied` is called if the relay
+    will not have this agent and never had.
+    """
+
+    def __init__(
+        self,
+        dialer: Dialer,
+        tunnel: str,
+        *,
+        make_leg: Callable[[], L],
+        wanted: Callable[[], int],
+        on_ready: Callable[[L], None],
+        denied: Callable[[AccessDenied | UsageError], None],
+        log: Logger,
+    ) -> None:
+        self._dialer = dialer
+        self._tunnel = tunnel
+        self._make_leg = make_leg
+        self._wanted = wanted
+        self._on_ready = on_ready
+        self._denied = denied
+        self._log = log
+        self._dials: set[asyncio.Task[None]] = set()
+        self._born: dict[L, float] = {}
+        self._welcome = False  # the relay has taken a leg of ours before
+        self._stopped = False
+
+    @property
+    def ready(self) -> int:
+        return len(self._born)
+
+    def start(self) -> None:
+        self.top_up()
+
+    def stop(self) -> None:
+        """Dial no more, and let the ready legs go."""
+        self._stopped = True
+        for task in self._dials:
+            task.cancel()
+        for leg in tuple(self._born):
+            self.remove(leg)
+            leg.close(CloseCode.NORMAL)
+
+    def top_up(self) -> None:
+        """Start the dials that are missing."""
+        if self._stopped:
+            return
+        missing = self._wanted() - len(self._born) - len(self._dials)
+        for _ in range(min(missing, MAX_DIALS - len(self._dials))):
+            task = asyncio.get_running_loop().create_task(self._dial())
+            self._dials.add(task)
+            task.add_done_callback(self._dialed)
+
+    def newest(self) -> L | None:
+        """Take the ready leg that was dialed last, if there is one."""
+        if not self._born:
+            return None
+        leg, _ = self._born.popitem()
+        self.top_up()
+        return leg
+
+    def remove(self, leg: L) -> None:
+        """`leg` is not ready any more: it was used."""
+        if self._born.pop(leg, None) is not None:
+            self.top_up()
+
+    def lost(self, leg: L, reason: str) -> None:
+        """`leg` ended while it was ready."""
+        born = self._born.pop(leg, None)
+        if born is None:
+            return
+        if time.monotonic() - born < SHORT_LIFE:
+            self._dialer.failed(f"the relay ended a new leg: {reason}")
+        self.top_up()
+
+    def distrust(self) -> None:
+        """Let all ready legs go: another one fell silent, so they may have, too."""
+        for leg in tuple(self._born):
+            self.remove(leg)
+            leg.abort()
+
+    async def _dial(self) -> None:
+        try:
+            leg = await self._dialer.dial(self._tunnel, self._new_leg)
+        except (AccessDenied, UsageError) as exc:
+            if not self._welcome:
+                self._denied(exc)
+                return
+            self._log.warning("leg denied", reason=str(exc), retry_seconds=DENIED_RETRY)
+            await asyncio.sleep(DENIED_RETRY)
+            return
+        self._welcome = True
+        if leg in self._born:
+            self._on_ready(leg)
+
+    def _new_leg(self) -> L:
+        # Ready from its first moment: what came with the upgrade may already use it up, or end it.
+        leg = self._make_leg()
+        self._born[leg] = time.monotonic()
+        return leg
+
+    def _dialed(self, task: asyncio.Task[None]) -> None:
+        self._dials.discard(task)
+        if not task.cancelled():
+            self.top_up()
+            task.result()  # a bug is told by the event loop's handler
+
+    def trim(self) -> None:
+        """Let the oldest ready legs go that are more than wanted."""
+        for leg in tuple(self._born)[: max(0, len(self._born) - self._wanted())]:
+            self.remove(leg)
+            leg.close(CloseCode.NORMAL)

@@ -1,0 +1,83 @@
+"""The settings that both agents have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from websockets.exceptions import InvalidURI
+from websockets.uri import parse_uri
+
+from ..errors import UsageError
+from ..net.sockets import is_loopback, parse_host, parse_port
+from ..protocol.control import MAX_WINDOW, MIN_WINDOW
+from ..service.logs import LogSettings
+from ..service.settings import Secret, count, seconds, secret, setting, show_size, size, text
+
+
+def relay_url(value: str) -> str:
+    """The relay's URL; http and https are understood as ws and wss."""
+    scheme, separator, rest = value.partition("://")
+    scheme = {"http": "ws", "https": "wss"}.get(scheme, scheme)
+    hint = "write wss://relay.example.com, or ws://127.0.0.1:8080 for one on this machine"
+    if not separator or scheme not in ("ws", "wss"):
+        raise UsageError(f"'{value}' is not a relay's URL: {hint}")
+    url = f"{scheme}://{rest}".rstrip("/")
+    try:
+        parsed = parse_uri(url)
+    except (InvalidURI, ValueError) as exc:
+        raise UsageError(f"'{value}' is not a relay's URL: {hint}") from exc
+    if "?" in rest or parsed.username is not None:
+        raise UsageError(f"'{value}' carries a query or a password: give the token with --token-file")
+    return url
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentSettings(LogSettings):
+    """Of both agents."""
+
+    relay: str = setting("", "URL of the relay, such as wss://relay.example.com", parse=relay_url, metavar="URL")
+    token: Secret = setting(Secret(), "token for the tunnels; prefer a file: flags show in ps", parse=secret)
+    secret: Secret = setting(
+        Secret(), "the relay's own secret, for its owner: short-lived tokens are made from it", parse=secret
+    )
+    ca_file: str = setting(
+        "", "certificate authority to trust for wss:// instead of the system's", parse=text, metavar="FILE"
+    )
+    window: int = setting(
+        1 << 20,
+        "bytes of each direction of a stream that may be on their way",
+        parse=size(MIN_WINDOW, MAX_WINDOW),
+        metavar="SIZE",
+        shown="1MiB",
+    )
+    replay_memory: int = setting(
+        256 << 20,
+        "bytes that all streams together keep for a resume",
+        parse=size(MIN_WINDOW, 1 << 40),
+        metavar="SIZE",
+        shown=show_size(256 << 20),
+    )
+    resume_window: float = setting(
+        60.0, "how long a stream without a leg is kept", parse=seconds(1, 86400), metavar="TIME", shown="60s"
+    )
+    stop_timeout: float = setting(
+        5.0, "how long to wait on SIGTERM until the other ends know", parse=seconds(0, 60), metavar="TIME", shown="5s"
+    )
+    admin_host: str = setting("127.0.0.1", "address of the admin port", parse=parse_host, metavar="ADDRESS")
+    admin_port: int | None = setting(None, "port of /healthz, /readyz and /metrics; off unless given", parse=parse_port)
+
+    def check(self) -> None:
+        """Raise UsageError if there is no relay to go to."""
+        if not self.relay:
+            raise UsageError("no relay is given: write --relay wss://relay.example.com")
+
+    @property
+    def sends_token_in_clear(self) -> bool:
+        """Whether a token would cross a network unencrypted."""
+        uri = parse_uri(self.relay)
+        return bool(self.token or self.secret) and not uri.secure and not is_loopback(uri.host)
+
+
+def warm_legs(default: int, what: str) -> int:
+    """The setting of how many legs an agent keeps ready."""
+    return setting(default, what, parse=count(0, 1000), metavar="N")
