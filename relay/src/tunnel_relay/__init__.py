@@ -1,0 +1,1 @@
+"""The relay: pairs client legs with host legs on the internet, and carries bytes between them."""

@@ -1,0 +1,115 @@
+"""Who may come in: tokens, revocation, and whose an instance is. It answers before the upgrade."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Final
+
+from tunnel_core.errors import AccessDenied, UsageError
+from tunnel_core.net.http import Request, Response
+from tunnel_core.protocol.endpoints import Role
+from tunnel_core.protocol.tokens import LEEWAY, Grant, parse_secrets, verify
+from tunnel_core.service.logs import Logger
+
+from .settings import RelaySettings
+
+ANYBODY: Final = "anybody"  # the subject of all where no tokens are asked for
+MAX_REVOKED: Final = 1 << 20  # bytes of the file: 30,000 ids
+
+
+class Denied(Exception):
+    """The request is not let in: `response` says so, `label` counts it."""
+
+    def __init__(self, status: HTTPStatus, reason: str, label: str, retry_after: int | None = None) -> None:
+        super().__init__(reason)
+        headers = {"WWW-Authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else {}
+        if retry_after is not None:
+            headers["Retry-After"] = str(retry_after)
+        self.response = Response(status, f"{reason}\n", headers)
+        self.reason = reason
+        self.label = label
+
+
+class Access:
+    """Judges requests by their token. `clock` gives the seconds since the epoch."""
+
+    def __init__(self, settings: RelaySettings, log: Logger, clock: Callable[[], float] = time.time) -> None:
+        self._open = settings.auth == "none"
+        self._secrets = () if self._open else parse_secrets(settings.secret.read())
+        self._log = log
+        self._clock = clock
+        self._path = settings.revoked
+        self._stamp: tuple[int, int] | None = None
+        self._revoked: frozenset[str] = frozenset()
+        self._owners: dict[str, tuple[str, int]] = {}  # instance → (subject, its legs)
+        if self._path and not self.reread():
+            raise UsageError(f"the file of revoked ids cannot be read: {self._path}")
+
+    def judge(self, request: Request, role: Role, tunnel: str) -> Grant | None:
+        """What the request's token grants; None where no tokens are asked for. Raises Denied."""
+        if self._open:
+            return None
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            token = request.query.get("token", "")
+        if not token:
+            raise Denied(HTTPStatus.UNAUTHORIZED, "a token is needed", "no-token")
+        try:
+            grant = verify(token.strip(), self._secrets, self._clock())
+        except AccessDenied as exc:
+            raise Denied(HTTPStatus.UNAUTHORIZED, str(exc), "bad-token") from exc
+        if grant.id in self._revoked:
+            raise Denied(HTTPStatus.FORBIDDEN, "the token was revoked: ask for a new one", "revoked")
+        if grant.role != role or tunnel not in grant.tunnels or not grant.admits_address(request.peer):
+            # One answer for all three: it tells nothing about tunnels that are not the asker's.
+            raise Denied(HTTPStatus.FORBIDDEN, "the token does not allow this", "not-allowed")
+        return grant
+
+    def expired(self, grant: Grant | None) -> bool:
+        """Whether no new stream may begin by `grant` any more."""
+        return grant is not None and grant.expires + LEEWAY < self._clock()
+
+    def revoked(self, grant: Grant | None) -> bool:
+        return grant is not None and grant.id in self._revoked
+
+    def check_owner(self, instance: str, subject: str) -> None:
+        """An instance belongs to the first subject that uses it. Raises Denied."""
+        if self._owners.get(instance, (subject, 0))[0] != subject:
+            raise Denied(HTTPStatus.FORBIDDEN, "the instance is somebody else's", "instance")
+
+    def claim(self, instance: str, subject: str) -> None:
+        """A leg of `instance` came in."""
+        _, legs = self._owners.get(instance, (subject, 0))
+        self._owners[instance] = subject, legs + 1
+
+    def release(self, instance: str) -> None:
+        """A leg of `instance` has gone."""
+        owner, legs = self._owners[instance]
+        if legs > 1:
+            self._owners[instance] = owner, legs - 1
+        else:
+            del self._owners[instance]
+
+    def reread(self) -> bool:
+        """Read the file of revoked ids if it has changed. Whether it had."""
+        if not self._path:
+            return False
+        try:
+            stat = os.stat(self._path)
+            stamp = stat.st_mtime_ns, stat.st_size
+            if stamp == self._stamp:
+                return False
+            with open(self._path, encoding="utf-8") as file:
+                lines = file.read(MAX_REVOKED).splitlines()
+        except (OSError, ValueError) as exc:
+            if self._stamp != (-1, -1):
+                self._log.error("revoked ids unreadable", path=self._path, error=str(exc), kept=len(self._revoked))
+            self._stamp = -1, -1
+            return False
+        self._stamp = stamp
+        self._revoked = frozenset(word for line in lines for word in line.partition("#")[0].split())
+        self._log.info("revoked ids read", path=self._path, ids=len(self._revoked))
+        return True

@@ -1,0 +1,100 @@
+"""The command line of the relay: serve, `token`, `secret`."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeVar
+
+from tunnel_core import __version__
+from tunnel_core.errors import UsageError
+from tunnel_core.protocol import tokens
+from tunnel_core.protocol.endpoints import DEFAULT_TUNNEL, is_tunnel
+from tunnel_core.service import logs, run, settings
+
+from .settings import RelaySettings
+
+_T = TypeVar("_T")
+
+DESCRIPTION: Final = """\
+Pairs client-agents with host-agents and carries bytes between them.
+
+Without a command it serves. Put TLS in front of it (a platform or a proxy does that),
+and publish only --port: the admin port is for the operator."""
+
+EPILOG: Final = """\
+examples:
+  relay secret > secret                                   # once
+  relay --secret-file secret                              # serve
+  relay token --secret-file secret --role host --tunnel mc --expires 365d > mc.token
+  relay token --secret-file secret --role client --tunnel mc --expires 7d --subject alex"""
+
+
+def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run the command; returns the exit code. Raises TunnelError."""
+    parser = settings.parser("relay", DESCRIPTION, EPILOG)
+    parser.add_argument("--version", action="version", version=f"relay {__version__}")
+    settings.add_flags(parser, RelaySettings, "RELAY")
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="")
+    commands.add_parser("secret", help="print a fresh secret")
+    _add_token_flags(commands.add_parser("token", help="print a token, made with the relay's secret"))
+    # Answered before it comes here, without all the imports: service.health.
+    commands.add_parser("health", help="ask a running relay's admin port whether it is ready: exit code 0 or 1")
+    flags = parser.parse_args(arguments)
+    if flags.command == "secret":
+        print(secrets.token_urlsafe(32))
+        return 0
+    loaded = settings.load(RelaySettings, "RELAY", flags, environ)
+    if flags.command == "token":
+        print(_token(loaded, flags))
+        return 0
+    loaded.check()
+    logs.configure("relay", level=loaded.log_level, style=loaded.log_format)
+
+    def make() -> run.Service:
+        from .service import Relay  # after the arguments: wrong ones are answered at once
+
+        return Relay(loaded)
+
+    return run.serve(make)
+
+
+def _add_token_flags(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = settings.Formatter
+    parser.add_argument("--role", required=True, metavar="ROLE", help="host: may offer the tunnel; client: may use it")
+    parser.add_argument("--tunnel", action="append", metavar="NAME", help=f"repeats (default: {DEFAULT_TUNNEL})")
+    parser.add_argument("--expires", default="7d", metavar="TIME", help="from now, such as 12h or 30d (default: 7d)")
+    parser.add_argument("--subject", metavar="NAME", help="whose it is, for the logs (default: the role)")
+    parser.add_argument("--streams", metavar="N", help="streams it may have at once (default: what the relay allows)")
+    parser.add_argument(
+        "--network", action="append", metavar="CIDR", help="where its legs may come from; repeats (default: anywhere)"
+    )
+    settings.add_flags(parser, RelaySettings, "RELAY", only=("secret",))
+
+
+def _token(loaded: RelaySettings, flags: argparse.Namespace) -> str:
+    if not loaded.secret:
+        raise UsageError("no secret: set RELAY_SECRET or write --secret-file FILE ('relay secret' makes one)")
+    names = flags.tunnel or [DEFAULT_TUNNEL]
+    for name in names:
+        if not is_tunnel(name):
+            raise UsageError(f"--tunnel: '{name}' is not a tunnel's name: write up to 63 of a-z, 0-9 and -")
+    role = _checked("--role", settings.choice("host", "client"), flags.role)
+    return tokens.issue(
+        tokens.parse_secrets(loaded.secret.read())[0],
+        role="host" if role == "host" else "client",
+        tunnels=names,
+        subject=flags.subject or role,
+        expires=time.time() + _checked("--expires", settings.seconds(1, 10 * 365 * 86400), flags.expires),
+        streams=_checked("--streams", settings.count(1, 1_000_000), flags.streams) if flags.streams else None,
+        networks=[_checked("--network", tokens.parse_network, network) for network in flags.network or ()],
+    )
+
+
+def _checked(flag: str, parse: Callable[[str], _T], value: str) -> _T:
+    try:
+        return parse(value)
+    except UsageError as exc:
+        raise UsageError(f"{flag}: {exc}") from exc

@@ -1,0 +1,200 @@
+"""A leg at the relay, and the pump: what one leg of a pair brings, the other sends.
+
+Payload goes through as it arrives, as frames of the relay's own; control messages go
+through whole and in order. When a leg's socket takes no more, the other leg is not read:
+that is all the flow control there is here, and TCP carries it on to the sender.
+
+Where one leg of the pair is raw, control messages stop here: `fin` and `reset` become the
+close codes that a raw leg understands, and what a raw leg ends with becomes a close of
+the v1 leg, which knows from `paired` that it talks to a raw one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tunnel_core.errors import ProtocolViolation
+from tunnel_core.net.leg import PEACEFUL, Leg
+from tunnel_core.protocol.control import (
+    EARLY_DATA,
+    MAX_MESSAGE,
+    Fin,
+    Open,
+    Paired,
+    Refused,
+    Reset,
+    Resume,
+    encode,
+    from_client,
+    from_host,
+)
+from tunnel_core.protocol.endpoints import Role
+from tunnel_core.protocol.frames import CloseCode
+from tunnel_core.protocol.tokens import Grant
+
+if TYPE_CHECKING:
+    from .pairing import Pairing
+
+
+class RelayLeg(Leg):
+    """One leg. It is unpaired, then has a `peer`, then has lost it and is being closed."""
+
+    def __init__(
+        self,
+        pairing: Pairing,
+        *,
+        role: Role,
+        tunnel: str,
+        v1: bool,
+        instance: str,
+        address: str,
+        grant: Grant | None,
+        subject: str,
+    ) -> None:
+        super().__init__(pairing.monitor, client=False, text_limit=MAX_MESSAGE if v1 else None)
+        self._pairing = pairing
+        self.role: Role = role
+        self.tunnel = tunnel
+        self.v1 = v1
+        self.pings = not v1  # agents ping for themselves
+        self.must_read = v1  # agents never stop reading
+        self.instance = instance
+        self.address = address
+        self.grant = grant
+        self.subject = subject
+        self.peer: RelayLeg | None = None
+        self.carried = 0  # bytes of streams that this leg brought
+        self.needs = ""  # the instance that a waiting `resume` names
+        self.asked: Open | Resume | None = None  # what a v1 client leg waits with
+        self._held: list[bytes] = []  # what came before the pairing; text marked by _TEXT
+        self._held_size = 0
+
+    # net.leg.Leg
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._pairing.add(self)
+
+    def on_data(self, pieces: Sequence[memoryview | bytes], size: int) -> None:
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        peer = self.peer
+        if peer is not None:
+            self.carried += size
+            peer.send_data(data)
+        elif not self.open:
+            return  # it was on its way when the leg's peer was lost
+        elif self.v1 and self.asked is None:
+            self.violated(CloseCode.POLICY_VIOLATION, "data before a stream was opened")
+        else:
+            self._hold(bytes(data), text=False)
+
+    def on_text(self, payload: bytes) -> None:
+        if not self.open:
+            return
+        try:
+            message = from_client(payload) if self.role == "client" else from_host(payload)
+        except ProtocolViolation as exc:
+            self.violated(exc.code, exc.reason)
+            return
+        if isinstance(message, Open | Resume):
+            if not self._pairing.may_begin(self, message):
+                return
+            if self.asked is None:
+                self.asked = message
+                self._hold(payload, text=True)
+                self._pairing.seek(self, message)
+                return
+        if self.peer is not None:
+            self._pass_on(payload, message)
+        elif self.asked is not None:
+            self._hold(payload, text=True)
+        else:
+            self.violated(CloseCode.POLICY_VIOLATION, "a message before the leg was paired")
+
+    def on_end(self, code: int, reason: str) -> None:
+        peer = self.peer
+        self._pairing.leg_ended(self, code, reason)
+        if peer is None:
+            return
+        if self.v1 and peer.v1:
+            self._part(CloseCode.PEER_LOST, "the other leg is gone")
+        elif code in PEACEFUL:
+            peer.half_close()  # what the peer has still to say goes on
+        elif code == CloseCode.ABNORMAL:
+            self._part(CloseCode.PEER_LOST, "the other leg is gone")
+        else:
+            self._part(CloseCode.RESET, reason)
+
+    def on_gone(self) -> None:
+        self._pairing.leg_gone(self)
+
+    def on_writable(self, writable: bool) -> None:
+        if self.peer is not None:
+            if writable:
+                self.peer.resume_reading()
+            else:
+                self.peer.pause_reading()
+
+    # Pairing.
+
+    def pair(self, peer: RelayLeg, waiting: int) -> None:
+        """Join this client leg to the host leg `peer`, and pass on what either brought too early."""
+        for leg, other in ((self, peer), (peer, self)):
+            leg.peer = other
+            leg.carrying = True
+            leg.echo_close = leg.v1 and other.v1
+        if peer.v1:
+            told = Paired(peer=self.address, subject=self.subject, raw=not self.v1, waiting=waiting)
+            peer.send_text(encode(told))
+        if self.v1:
+            self.send_text(encode(Paired(instance=peer.instance, raw=not peer.v1)))
+        for leg in (self, peer):
+            leg.pass_on_held()
+
+    def refuse(self, reason: str) -> None:
+        """Nobody is there for this waiting client."""
+        if isinstance(self.asked, Open):
+            self.send_text(encode(Refused(self.asked.stream, reason)))
+        self.close(CloseCode.TRY_AGAIN_LATER, reason)
+
+    def _part(self, code: int, reason: str) -> None:
+        """This leg is of no use to its peer any more: close that, once it has what was for it."""
+        peer, self.peer = self.peer, None
+        if peer is not None:
+            peer.peer = None
+            peer.close(code, reason)
+            self.close(CloseCode.NORMAL)
+
+    def _hold(self, payload: bytes, *, text: bool) -> None:
+        self._held.append(_Text(payload) if text else payload)
+        self._held_size += len(payload)
+        if self._held_size > EARLY_DATA:
+            self.pause_reading()
+
+    def pass_on_held(self) -> None:
+        """Give the peer what came before there was one."""
+        held, self._held = self._held, []
+        for payload in held:
+            if not isinstance(payload, _Text):
+                self.on_data((payload,), len(payload))
+            elif self.peer is not None:
+                self._pass_on(payload, from_client(payload))
+        if self.peer is not None and not self.peer.congested:
+            self.resume_reading()
+
+    def _pass_on(self, payload: bytes, message: object) -> None:
+        peer = self.peer
+        assert peer is not None, "only a paired leg passes on"
+        if peer.v1:
+            if self.v1:
+                peer.send_text(payload)
+        elif isinstance(message, Fin):
+            peer.half_close()
+        elif isinstance(message, Reset):
+            self._part(CloseCode.RESET, message.reason)
+
+
+class _Text(bytes):
+    """A held control message, among held data."""

@@ -1,0 +1,131 @@
+"""Brings legs together: the registry's choices carried out, with the waiting bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+
+from tunnel_core.net.liveness import DOUBTFUL, LegMonitor
+from tunnel_core.protocol.control import Open, Refused, Resume, encode
+from tunnel_core.service.logs import Logger
+
+from .access import Access
+from .leg import RelayLeg
+from .metrics import RelayMetrics
+from .registry import Registry
+from .settings import RelaySettings
+
+NO_HOST: Final = "no host-agent offers this tunnel now"
+
+
+class Pairing:
+    """Knows every leg from its upgrade to its end."""
+
+    def __init__(
+        self, settings: RelaySettings, access: Access, monitor: LegMonitor, metrics: RelayMetrics, log: Logger
+    ) -> None:
+        self.monitor = monitor
+        self.legs: set[RelayLeg] = set()
+        self._settings = settings
+        self._access = access
+        self._metrics = metrics
+        self._log = log
+        self._registry: Registry[RelayLeg] = Registry(lambda leg: monitor.silence(leg) > DOUBTFUL)
+        self._waits: dict[RelayLeg, tuple[asyncio.TimerHandle, float]] = {}
+
+    def add(self, leg: RelayLeg) -> None:
+        """A leg has come in. Raw ones pair now, a v1 client when it opens a stream."""
+        self.legs.add(leg)
+        if leg.v1:
+            self._access.claim(leg.instance, leg.subject)
+        self._metrics.leg_came(leg)
+        self._log.debug(
+            "leg opened", tunnel=leg.tunnel, role=leg.role, address=leg.address, subject=leg.subject, raw=not leg.v1
+        )
+        if leg.role == "host":
+            client = self._registry.add_host(leg, leg.tunnel, leg.instance)
+            if client is not None:
+                self._pair(client, leg)
+        elif not leg.v1:
+            self._seek(leg, "")
+
+    def may_begin(self, leg: RelayLeg, message: Open | Resume) -> bool:
+        """Whether a stream may begin, or go on, on `leg`. Refuses it if not."""
+        if isinstance(message, Open) and self._access.expired(leg.grant):
+            leg.send_text(encode(Refused(message.stream, "the token has expired: ask for a new one")))
+            self._metrics.refused("expired")
+            return False
+        if isinstance(message, Open):
+            self._log.info(
+                "stream opening", tunnel=leg.tunnel, stream=message.stream, client=leg.address, subject=leg.subject
+            )
+        else:
+            self._log.info(
+                "stream resuming", tunnel=leg.tunnel, stream=message.stream, client=leg.address, attempt=message.attempt
+            )
+        return True
+
+    def seek(self, leg: RelayLeg, message: Open | Resume) -> None:
+        """A v1 client leg wants its host."""
+        self._seek(leg, message.instance if isinstance(message, Resume) else "")
+
+    def _seek(self, leg: RelayLeg, instance: str) -> None:
+        if (
+            self._registry.waiting >= self._settings.max_waiting
+            or self._registry.waiting_in(leg.tunnel) >= self._settings.max_waiting_per_tunnel
+        ):
+            self._refuse(leg, "too-many-waiting", "too many clients wait for this tunnel: try again")
+            return
+        host = self._registry.add_client(leg, leg.tunnel, instance)
+        if host is not None:
+            self._pair(leg, host)
+        else:
+            timer = asyncio.get_running_loop().call_later(self._settings.wait, self._waited, leg)
+            self._waits[leg] = timer, time.monotonic()
+
+    def _waited(self, leg: RelayLeg) -> None:
+        self._registry.remove(leg, leg.tunnel, leg.instance)
+        self._waits.pop(leg, None)
+        self._refuse(leg, "no-host", NO_HOST)
+
+    def _refuse(self, leg: RelayLeg, label: str, reason: str) -> None:
+        self._metrics.refused(label)
+        self._log.warning("client refused", tunnel=leg.tunnel, address=leg.address, reason=reason)
+        leg.refuse(reason)
+
+    def _pair(self, client: RelayLeg, host: RelayLeg) -> None:
+        waited = 0.0
+        if client in self._waits:
+            timer, since = self._waits.pop(client)
+            timer.cancel()
+            waited = time.monotonic() - since
+        self._metrics.paired(client.tunnel, waited)
+        self._log.info(
+            "paired",
+            tunnel=client.tunnel,
+            stream=client.asked.stream if client.asked is not None else "raw",
+            client=client.address,
+            host=host.address,
+            waited_ms=round(waited * 1000),
+        )
+        client.pair(host, self._registry.waiting_for(client.tunnel, host.instance))
+
+    def leg_ended(self, leg: RelayLeg, code: int, reason: str) -> None:
+        """Nothing more comes from `leg`: it is not to be chosen."""
+        self._registry.remove(leg, leg.tunnel, leg.instance)
+        if leg in self._waits:
+            self._waits.pop(leg)[0].cancel()
+        self._log.debug("leg ended", tunnel=leg.tunnel, role=leg.role, address=leg.address, code=code, reason=reason)
+
+    def leg_gone(self, leg: RelayLeg) -> None:
+        """The socket of `leg` is closed."""
+        self.legs.discard(leg)
+        self._metrics.leg_left(leg)
+        if leg.v1:
+            self._access.release(leg.instance)
+
+    @property
+    def waiting(self) -> int:
+        """Clients that wait for a host."""
+        return self._registry.waiting

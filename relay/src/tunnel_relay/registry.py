@@ -1,0 +1,108 @@
+"""Who waits for whom: warm host legs and waiting clients, by tunnel. Pure; it pairs nothing itself.
+
+Among several host-agents of a tunnel the choice goes round, so that they share its streams;
+within one, the newest leg is taken, being the surest to be alive. A leg that has been silent
+for longer than its pings allow is passed over.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+L = TypeVar("L")
+
+
+class _Tunnel(Generic[L]):
+    __slots__ = ("clients", "hosts")
+
+    def __init__(self) -> None:
+        self.hosts: OrderedDict[str, list[L]] = OrderedDict()  # by instance, next to be chosen first
+        self.clients: OrderedDict[L, str] = OrderedDict()  # leg → the instance it needs, or ""
+
+    def __bool__(self) -> bool:
+        return bool(self.hosts or self.clients)
+
+
+class Registry(Generic[L]):
+    """`doubtful` says of a host leg whether it is better not chosen now."""
+
+    def __init__(self, doubtful: Callable[[L], bool]) -> None:
+        self._doubtful = doubtful
+        self._tunnels: dict[str, _Tunnel[L]] = {}
+        self.waiting = 0  # clients, in all tunnels
+
+    def waiting_for(self, tunnel: str, instance: str) -> int:
+        """Clients of `tunnel` that a leg of `instance` would serve."""
+        known = self._tunnels.get(tunnel)
+        if known is None:
+            return 0
+        return sum(1 for needed in known.clients.values() if needed in ("", instance))
+
+    def waiting_in(self, tunnel: str) -> int:
+        """Clients of `tunnel` that wait."""
+        known = self._tunnels.get(tunnel)
+        return len(known.clients) if known is not None else 0
+
+    def host_legs(self, tunnel: str) -> int:
+        """Host legs of `tunnel` that wait."""
+        known = self._tunnels.get(tunnel)
+        return sum(map(len, known.hosts.values())) if known is not None else 0
+
+    def add_host(self, leg: L, tunnel: str, instance: str) -> L | None:
+        """A host leg arrived: the client to pair it with, or None: it waits."""
+        known = self._tunnels.setdefault(tunnel, _Tunnel())
+        for client, needed in known.clients.items():
+            if needed in ("", instance):
+                self._drop_client(known, client)
+                self._tidy(tunnel, known)
+                return client
+        known.hosts.setdefault(instance, []).append(leg)
+        return None
+
+    def add_client(self, leg: L, tunnel: str, instance: str = "") -> L | None:
+        """A client wants to be paired, with a leg of `instance` if one is named: the host leg, or None: it waits."""
+        known = self._tunnels.setdefault(tunnel, _Tunnel())
+        for candidate in (instance,) if instance else tuple(known.hosts):
+            host = self._newest(known, candidate)
+            if host is not None:
+                if candidate in known.hosts:
+                    known.hosts.move_to_end(candidate)
+                self._tidy(tunnel, known)
+                return host
+        known.clients[leg] = instance
+        self.waiting += 1
+        return None
+
+    def remove(self, leg: L, tunnel: str, instance: str) -> None:
+        """A leg that may be waiting has gone."""
+        known = self._tunnels.get(tunnel)
+        if known is None:
+            return
+        if leg in known.clients:
+            self._drop_client(known, leg)
+        legs = known.hosts.get(instance, [])
+        if leg in legs:
+            legs.remove(leg)
+            if not legs:
+                del known.hosts[instance]
+        self._tidy(tunnel, known)
+
+    def _newest(self, known: _Tunnel[L], instance: str) -> L | None:
+        legs = known.hosts.get(instance, [])
+        for leg in reversed(legs):
+            if not self._doubtful(leg):
+                legs.remove(leg)
+                if not legs:
+                    del known.hosts[instance]
+                return leg
+        return None
+
+    def _drop_client(self, known: _Tunnel[L], leg: L) -> None:
+        del known.clients[leg]
+        self.waiting -= 1
+
+    def _tidy(self, tunnel: str, known: _Tunnel[L]) -> None:
+        if not known:
+            del self._tunnels[tunnel]
