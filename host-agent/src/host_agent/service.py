@@ -1,0 +1,55 @@
+"""The host-agent as a service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final
+
+from tunnel_core.agent.base import Agent
+from tunnel_core.agent.metrics import Carried
+
+from .settings import HostSettings
+from .tunnel import HostTunnel
+
+TICK: Final = 1.0  # seconds between looks at how many warm legs the demand asks for
+
+
+class HostAgent(Agent):
+    """Offers its tunnels at the relay, and carries what comes to their targets."""
+
+    def __init__(self, settings: HostSettings) -> None:
+        super().__init__(settings, "host", [offer.tunnel for offer in settings.tunnel])
+        self.settings: HostSettings = settings
+        self._tunnels = [HostTunnel(self, offer) for offer in settings.tunnel]
+        self._timer: asyncio.TimerHandle | None = None
+
+    def carried(self) -> Iterable[Carried]:
+        for tunnel in self._tunnels:
+            yield from tunnel.sessions.values()
+
+    def readiness(self) -> str:
+        missing = [tunnel.name for tunnel in self._tunnels if not tunnel.pool.ready and not tunnel.sessions]
+        return f"no leg at the relay for: {', '.join(missing)}" if missing else ""
+
+    async def start(self) -> None:
+        await super().start()
+        for tunnel in self._tunnels:
+            self.log.info("tunnel offered", tunnel=tunnel.name, target=str(tunnel.target), relay=self.settings.relay)
+            tunnel.pool.start()
+        self._tick()
+
+    async def stop(self) -> None:
+        # First no new streams; then the streams of now are reset and their clients told;
+        # last what they ran on.
+        if self._timer is not None:
+            self._timer.cancel()
+        for tunnel in self._tunnels:
+            tunnel.pool.stop()
+        await self.reset_all([session for tunnel in self._tunnels for session in tunnel.sessions.values()])
+        await super().stop()
+
+    def _tick(self) -> None:
+        for tunnel in self._tunnels:
+            tunnel.tick()
+        self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)

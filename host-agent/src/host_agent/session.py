@@ -1,0 +1,195 @@
+"""One stream at the host: its target connection, and whatever leg carries it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from typing import TYPE_CHECKING, Final
+
+from tunnel_core.net import sockets
+from tunnel_core.net.tcp import TcpConnection
+from tunnel_core.protocol.control import Open, Resume
+from tunnel_core.protocol.frames import CloseCode
+from tunnel_core.protocol.raw import RawStream
+from tunnel_core.protocol.resume import HostStream
+from tunnel_core.protocol.stream import Outcome, Phase
+
+if TYPE_CHECKING:
+    from .tunnel import HostLeg, HostTunnel
+
+CLOSE_PATIENCE: Final = 5.0  # seconds in which the client is to close a pair that cannot be used again
+
+
+class Session:
+    """Joins a stream to its target. `leg` is None while the stream is detached."""
+
+    def __init__(self, tunnel: HostTunnel, leg: HostLeg, message: Open | None) -> None:
+        self._tunnel = tunnel
+        self.tunnel = tunnel.name
+        self._agent = tunnel.agent
+        self._tcp = TcpConnection(self._connected)
+        self.leg: HostLeg | None = leg
+        self._log = tunnel.log.bind(client=leg.peer, subject=leg.subject)
+        self._begun = time.monotonic()
+        self._lost_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self.stream: HostStream | RawStream
+        if message is None:
+            self.stream = RawStream(self._tcp, leg, self._closed)
+        else:
+            self._log = self._log.bind(stream=message.stream)
+            self.stream = HostStream(
+                message,
+                self._tcp,
+                window=self._agent.settings.window,
+                budget=self._agent.budget,
+                clock=self._agent.clock.add,
+                closed=self._closed,
+            )
+            self.stream.link = leg
+        self._tcp.carrier = self.stream
+        leg.session = self
+        leg.attach(self.stream, self._tcp)
+        self._connecting = asyncio.get_running_loop().create_task(self._connect())
+
+    # What metrics count.
+
+    @property
+    def sent(self) -> int:
+        return self.stream.sent
+
+    @property
+    def received(self) -> int:
+        return self.stream.received
+
+    @property
+    def attached(self) -> bool:
+        return self.leg is not None
+
+    # The target.
+
+    async def _connect(self) -> None:
+        try:
+            async with asyncio.timeout(self._agent.settings.target_timeout):
+                await sockets.open_connection(self._tunnel.target, self._tcp)
+        except OSError as exc:
+            self._refused(exc)
+
+    def _connected(self) -> None:
+        if isinstance(self.stream, HostStream):
+            self.stream.accept()
+        self._agent.metrics.opened(self.tunnel, time.monotonic() - self._begun)
+        self._log.info("stream opened", target=str(self._tunnel.target))
+
+    def _refused(self, exc: OSError) -> None:
+        # The client is told what happened, the log also where.
+        if isinstance(exc, TimeoutError):
+            reason = "the target did not answer in time"
+        elif isinstance(exc, socket.gaierror):
+            reason = "the target's name was not found"
+        elif isinstance(exc, ConnectionRefusedError):
+            reason = "the target refused the connection"
+        else:
+            reason = "the target cannot be reached"
+        self._log.warning("target refused", target=str(self._tunnel.target), error=str(exc))
+        if isinstance(self.stream, HostStream):
+            self.stream.refuse(reason)
+        else:
+            self.stream.local_broken(reason, Outcome.REFUSED)
+
+    # The legs.
+
+    def leg_ended(self, code: int, reason: str) -> None:
+        """The leg brings nothing more: a raw peer has closed, or the leg is lost."""
+        leg, stream = self.leg, self.stream
+        assert leg is not None, "only an attached leg ends"
+        if isinstance(stream, RawStream):
+            stream.link_closed(code, reason)
+            return
+        leg.detach()
+        leg.session = self.leg = None
+        stream.link_lost()
+        if stream.phase is Phase.RESETTING:
+            stream.expire("")  # a resume will be told so
+            return
+        self._lost_at = time.monotonic()
+        window = self._agent.settings.resume_window
+        self._set_timer(window, f"no resume within {window:g} s")
+        self._log.info("stream detached", reason=reason, code=code)
+        self._tunnel.demand_changed()
+
+    def leg_gone(self) -> None:
+        """The socket of a raw stream's leg is closed."""
+        if isinstance(self.stream, RawStream):
+            self.leg = None
+            self.stream.link_lost()
+
+    def resume(self, leg: HostLeg, message: Resume) -> None:
+        """Carry on on `leg`."""
+        stream = self.stream
+        assert isinstance(stream, HostStream), "raw streams are not in the registry"
+        old, paused = self.leg, None
+        if old is not None:
+            old.detach()
+            old.session = None
+            old.close(CloseCode.NORMAL)
+            stream.link_lost()
+        else:
+            paused = time.monotonic() - self._lost_at
+            self._set_timer(None)
+        self.leg = leg
+        leg.session = self
+        leg.attach(stream, self._tcp)
+        before = stream.replayed
+        stream.resume(leg, message)
+        if stream.phase is not Phase.CLOSED:
+            replayed = stream.replayed - before
+            self._agent.metrics.resumed(self.tunnel, "moved" if paused is None else "resumed", paused, replayed)
+            self._log.info(
+                "stream resumed",
+                paused_ms=round((paused or 0) * 1000),
+                replayed_bytes=replayed,
+                attempt=message.attempt,
+            )
+
+    # The end.
+
+    def stop(self) -> None:
+        """Reset the stream: this agent stops."""
+        self.stream.local_broken("the host-agent stopped", Outcome.STOPPED)
+        if isinstance(self.stream, HostStream) and self.stream.phase is Phase.RESETTING and self.leg is None:
+            self.stream.expire("")
+
+    def _closed(self, outcome: Outcome, reason: str) -> None:
+        self._connecting.cancel()
+        self._set_timer(None)
+        leg, self.leg = self.leg, None
+        if leg is not None:
+            leg.detach()
+            leg.session = None
+            if outcome is Outcome.VIOLATION:
+                leg.violated(CloseCode.POLICY_VIOLATION, reason)
+            elif outcome is not Outcome.FINISHED:
+                # The client closes the pair; if it does not, it is closed here.
+                asyncio.get_running_loop().call_later(CLOSE_PATIENCE, leg.close, CloseCode.NORMAL)
+        self._agent.metrics.ended(self, outcome)
+        if outcome is Outcome.LOST:
+            self._agent.metrics.resumed(self.tunnel, "lost", None, 0)
+        self._tunnel.session_over(self, outcome, reason)
+        self._log.info(
+            "stream closed",
+            outcome=outcome.value,
+            reason=reason,
+            sent=self.sent,
+            received=self.received,
+            seconds=round(time.monotonic() - self._begun, 3),
+        )
+
+    def _set_timer(self, seconds: float | None, reason: str = "") -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if seconds is not None:
+            assert isinstance(self.stream, HostStream), "only such streams wait"
+            self._timer = asyncio.get_running_loop().call_later(seconds, self.stream.expire, reason)

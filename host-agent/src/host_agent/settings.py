@@ -1,0 +1,52 @@
+"""The host-agent's settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tunnel_core.agent.settings import AgentSettings, warm_legs
+from tunnel_core.errors import UsageError
+from tunnel_core.net.sockets import Address, parse_address
+from tunnel_core.protocol.endpoints import is_tunnel
+from tunnel_core.service.settings import seconds, setting
+
+
+class Offer(NamedTuple):
+    """A tunnel and the target behind it."""
+
+    tunnel: str
+    target: Address
+
+
+def offer(value: str) -> Offer:
+    """`NAME=HOST:PORT` or `NAME=unix:/PATH`."""
+    tunnel, equals, target = value.partition("=")
+    if not equals:
+        raise UsageError(f"'{value}' is not a tunnel: write NAME=HOST:PORT, such as mc=127.0.0.1:25565")
+    if not is_tunnel(tunnel):
+        raise UsageError(f"'{tunnel}' is not a tunnel's name: write up to 63 of a-z, 0-9 and -")
+    return Offer(tunnel, parse_address(target))
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostSettings(AgentSettings):
+    tunnel: tuple[Offer, ...] = setting(
+        (),
+        "offer the target HOST:PORT or unix:/PATH under NAME; repeats",
+        parse=offer,
+        repeat=True,
+        metavar="NAME=TARGET",
+    )
+    target_timeout: float = setting(
+        10.0, "how long the target may take to answer", parse=seconds(0.1, 10), metavar="TIME", shown="10s"
+    )
+    warm: int = warm_legs(4, "legs kept ready for each tunnel; more are dialed while more are needed")
+
+    def check(self) -> None:
+        super().check()
+        if not self.tunnel:
+            raise UsageError("no tunnel is offered: write --tunnel mc=127.0.0.1:25565")
+        names = [offer.tunnel for offer in self.tunnel]
+        if len(set(names)) < len(names):
+            raise UsageError("a tunnel is offered twice: give each its own name")
