@@ -1,0 +1,1 @@
+"""The client-agent: listens where the client application connects, and carries streams from there."""

@@ -1,0 +1,74 @@
+"""The client-agent as a service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final
+
+from tunnel_core.agent.base import Agent
+from tunnel_core.agent.metrics import Carried
+from tunnel_core.net import sockets
+from tunnel_core.net.sockets import Address
+
+from .settings import ClientSettings
+from .tunnel import ClientTunnel
+
+TICK: Final = 5.0  # seconds between looks at what is kept ready and not used
+
+
+class ClientAgent(Agent):
+    """Listens, and carries what connects to the tunnels."""
+
+    def __init__(self, settings: ClientSettings) -> None:
+        super().__init__(settings, "client", [forward.tunnel for forward in settings.forward])
+        self.settings: ClientSettings = settings
+        self._tunnels = {forward.tunnel: ClientTunnel(self, forward.tunnel) for forward in settings.forward}
+        self._listening = [
+            (forward.tunnel, sockets.listen(forward.address or settings.listen_address, forward.port))
+            for forward in settings.forward
+        ]
+        self._servers: list[asyncio.Server] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def ports(self) -> list[int]:
+        """The ports listened on, in the order of the forwards."""
+        return [int(sock.getsockname()[1]) for _, sock in self._listening]
+
+    def carried(self) -> Iterable[Carried]:
+        for tunnel in self._tunnels.values():
+            yield from tunnel.sessions
+
+    def readiness(self) -> str:
+        return "" if self.dialer.reachable else "the relay cannot be reached"
+
+    async def start(self) -> None:
+        await super().start()
+        loop = asyncio.get_running_loop()
+        for tunnel in self._tunnels.values():
+            tunnel.pool.start()
+        for name, sock in self._listening:
+            tunnel = self._tunnels[name]
+            server = await loop.create_server(tunnel.new_connection, sock=sock)
+            self._servers.append(server)
+            address = Address(*sock.getsockname()[:2])
+            self.log.info("listening", address=str(address), tunnel=name, relay=self.settings.relay)
+        self._tick()
+
+    async def stop(self) -> None:
+        # First no new streams; then the streams of now are reset and their hosts told;
+        # last what they ran on.
+        if self._timer is not None:
+            self._timer.cancel()
+        for server in self._servers:
+            server.close()
+        await self.reset_all([session for tunnel in self._tunnels.values() for session in tunnel.sessions])
+        for tunnel in self._tunnels.values():
+            tunnel.pool.stop()
+        await super().stop()
+
+    def _tick(self) -> None:
+        for tunnel in self._tunnels.values():
+            tunnel.tick()
+        self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)

@@ -1,0 +1,275 @@
+"""One stream at the client: an accepted TCP connection, and whatever leg carries it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from tunnel_core.net.tcp import TcpConnection
+from tunnel_core.protocol.control import Accepted, Goaway, Paired, Resumed, ToClient
+from tunnel_core.protocol.frames import CloseCode
+from tunnel_core.protocol.raw import RawStream
+from tunnel_core.protocol.resume import ClientStream
+from tunnel_core.protocol.stream import Outcome, Phase
+
+if TYPE_CHECKING:
+    from .tunnel import ClientLeg, ClientTunnel
+
+# Seconds for each step of opening: a leg to the relay, the pairing (the relay lets a client
+# wait 10 s for its host), the target's answer (the host-agent gives it 10 s).
+OPEN_TIMEOUT: Final = 15.0
+RESUMED_TIMEOUT: Final = 5.0  # seconds for the answer to `resume`; then the leg counts as dead
+# A relay that closes with these before `paired` has passed nothing on.
+NOT_PASSED_ON: Final = (CloseCode.SERVICE_RESTART, CloseCode.TRY_AGAIN_LATER)
+
+
+class Session:
+    """Opens the stream, moves it when its leg is lost or to be left, and ends it.
+
+    `leg` carries the stream now; `candidate` is the next, whose `resume` is not answered.
+    """
+
+    def __init__(self, tunnel: ClientTunnel) -> None:
+        self._tunnel = tunnel
+        self.tunnel = tunnel.name
+        self._agent = tunnel.agent
+        self.tcp = TcpConnection(self._start)
+        self.leg: ClientLeg | None = None
+        self.candidate: ClientLeg | None = None
+        self._begun = time.monotonic()
+        self._lost_at: float | None = None  # when it lost its leg, while it has none
+        self._step: asyncio.TimerHandle | None = None  # of an answer that is awaited
+        self._window: asyncio.TimerHandle | None = None  # of the resume window
+        self._live = False
+        self.stream: ClientStream | RawStream = ClientStream(
+            self.tcp,
+            window=self._agent.settings.window,
+            budget=self._agent.budget,
+            clock=self._agent.clock.add,
+            closed=self._closed,
+        )
+        self._log = tunnel.log
+        self.tcp.carrier = self.stream
+
+    # What metrics count.
+
+    @property
+    def sent(self) -> int:
+        return self.stream.sent
+
+    @property
+    def received(self) -> int:
+        return self.stream.received
+
+    @property
+    def attached(self) -> bool:
+        return self.leg is not None
+
+    # Opening and moving: the tunnel gives a leg whenever one is asked for.
+
+    def _start(self) -> None:
+        self._log = self._log.bind(client=self.tcp.peer)
+        self._arm(OPEN_TIMEOUT, lambda: self._give_up("no leg to the relay in time"))
+        self._tunnel.want_leg(self, fresh=False)
+
+    def take(self, leg: ClientLeg) -> None:
+        """Use `leg`: to open the stream, or to resume it."""
+        stream = self.stream
+        assert isinstance(stream, ClientStream), "raw streams do not move"
+        leg.session = self
+        if stream.instance:
+            self.candidate = leg
+            self._arm(RESUMED_TIMEOUT, lambda: leg.lost(f"no answer to resume within {RESUMED_TIMEOUT:g} s"))
+            stream.resume(leg)
+        else:
+            self._open_on(leg)
+
+    def on_message(self, leg: ClientLeg, message: ToClient) -> None:
+        stream = self.stream
+        if leg is self.candidate:
+            if not isinstance(message, Paired):
+                self._on_answer(leg, message)
+        elif leg is not self.leg or not isinstance(stream, ClientStream):
+            return
+        elif isinstance(message, Goaway):
+            self._move()
+        elif isinstance(message, Paired) and message.raw:
+            self._become_raw(leg)
+        else:
+            if isinstance(message, Paired):
+                self._arm(OPEN_TIMEOUT, lambda: leg.lost(f"no answer from the host within {OPEN_TIMEOUT:g} s"))
+            stream.on_message(message)
+            if isinstance(message, Accepted) and not self._live and stream.phase is Phase.LIVE:
+                self._opened()
+
+    def leg_ended(self, leg: ClientLeg, code: int, reason: str) -> None:
+        """`leg` brings nothing more: the raw peer has closed, or the leg is lost."""
+        stream = self.stream
+        if isinstance(stream, RawStream):
+            stream.link_closed(code, reason)
+            return
+        leg.detach()
+        leg.session = None
+        if leg is self.candidate:
+            self.candidate = None
+            self._arm(None)
+            stream.candidate_lost()
+        elif leg is self.leg:
+            self.leg = None
+            stream.link_lost()
+            if self._lost_at is None:
+                self._lost(code, reason)
+        if not stream.instance and stream.has_sent and code not in NOT_PASSED_ON:
+            stream.expire(f"the relay was lost before it told the host: {reason}")
+        elif self.candidate is None and (self.leg is None or self.leg.leaving):
+            self._arm(None)
+            self._tunnel.want_leg(self, fresh=True)
+
+    def leg_gone(self) -> None:
+        """The socket of a raw stream's leg is closed."""
+        if isinstance(self.stream, RawStream):
+            self.leg = None
+            self.stream.link_lost()
+
+    def _attach(self, leg: ClientLeg) -> None:
+        self.leg = leg
+        leg.carrying = True
+        leg.attach(self.stream, self.tcp)
+
+    def _lost(self, code: int, reason: str) -> None:
+        self._lost_at = time.monotonic()
+        window = self._agent.settings.resume_window
+        self._window = asyncio.get_running_loop().call_later(window, self._give_up, f"no resume within {window:g} s")
+        if self._live:
+            self._log.info("leg lost", reason=reason, code=code)
+
+    def _move(self) -> None:
+        """Find another leg while this one still carries."""
+        assert self.leg is not None, "goaway comes on the attached leg"
+        if not self.leg.leaving:
+            self.leg.leaving = True
+            if self._live:  # else once it is
+                self._tunnel.want_leg(self, fresh=True)
+
+    def _on_answer(self, leg: ClientLeg, message: ToClient) -> None:
+        stream = self.stream
+        assert isinstance(stream, ClientStream), "only such a stream has a candidate"
+        self._arm(None)
+        old, replayed = self.leg, stream.replayed
+        if isinstance(message, Resumed) and not message.done:
+            self.candidate = None
+            if old is not None:
+                old.detach()
+                old.session = None
+                old.close(CloseCode.NORMAL)
+            self._attach(leg)
+        if not stream.on_answer(message):
+            leg.violated(CloseCode.POLICY_VIOLATION, "no answer to resume")
+        elif stream.phase in (Phase.OPENING, Phase.LIVE) and not stream.instance:
+            # The `open` never arrived there. The pair is free, so it may now.
+            self.candidate = None
+            self._open_on(leg)
+        elif stream.phase is not Phase.CLOSED:
+            self._resumed(stream.replayed - replayed)
+
+    def _open_on(self, leg: ClientLeg) -> None:
+        stream = self.stream
+        assert isinstance(stream, ClientStream), "raw streams are open"
+        self._attach(leg)
+        self._arm(OPEN_TIMEOUT, lambda: leg.lost(f"no answer to open within {OPEN_TIMEOUT:g} s"))
+        stream.open(leg)
+        stream.instance = leg.instance
+
+    def _opened(self) -> None:
+        self._live = True
+        self._back()
+        seconds = time.monotonic() - self._begun
+        self._agent.metrics.opened(self.tunnel, seconds)
+        self._log.info("stream opened", stream=self._id, milliseconds=round(seconds * 1000, 1))
+        if self.leg is not None and self.leg.leaving:
+            self._tunnel.want_leg(self, fresh=True)
+
+    def _resumed(self, replayed: int) -> None:
+        paused = self._back()
+        self._agent.metrics.resumed(self.tunnel, "moved" if paused is None else "resumed", paused, replayed)
+        self._log.info(
+            "stream resumed", stream=self._id, paused_ms=round((paused or 0) * 1000), replayed_bytes=replayed
+        )
+
+    def _back(self) -> float | None:
+        """The stream has a leg that answered. Returns for how long it had none, if it had none."""
+        self._arm(None)
+        if self._window is not None:
+            self._window.cancel()
+            self._window = None
+        paused = time.monotonic() - self._lost_at if self._lost_at is not None else None
+        self._lost_at = None
+        return paused
+
+    def _become_raw(self, leg: ClientLeg) -> None:
+        stream = self.stream
+        assert isinstance(stream, ClientStream), "told once"
+        if stream.phase is not Phase.OPENING:
+            stream.expire("")  # the local connection broke meanwhile
+            return
+        self.stream = stream.become_raw(leg, self._closed)
+        self.tcp.carrier = self.stream
+        leg.echo_close = False
+        leg.attach(self.stream, self.tcp)
+        self._opened()
+
+    # The end.
+
+    def stop(self) -> None:
+        """Reset the stream: this agent stops."""
+        self.stream.local_broken("the client-agent stopped", Outcome.STOPPED)
+        if isinstance(self.stream, ClientStream) and self.leg is None:
+            self.stream.expire("")
+
+    def _give_up(self, reason: str) -> None:
+        if isinstance(self.stream, ClientStream):
+            self.stream.expire(reason)
+
+    def _closed(self, outcome: Outcome, reason: str) -> None:
+        self._arm(None)
+        if self._window is not None:
+            self._window.cancel()
+        for leg in (self.leg, self.candidate):
+            if leg is not None:
+                leg.detach()
+                leg.session = None
+                if outcome is Outcome.VIOLATION:
+                    leg.violated(CloseCode.POLICY_VIOLATION, reason)
+                elif outcome is Outcome.FINISHED and leg is self.leg and isinstance(self.stream, ClientStream):
+                    self._tunnel.free(leg)
+                else:
+                    leg.close(CloseCode.NORMAL)
+        self.leg = self.candidate = None
+        self._agent.metrics.ended(self, outcome)
+        if outcome is Outcome.LOST and self._live:
+            self._agent.metrics.resumed(self.tunnel, "lost", None, 0)
+        self._tunnel.session_over(self)
+        log = self._log.info if outcome is not Outcome.REFUSED else self._log.warning
+        log(
+            "stream closed",
+            stream=self._id,
+            outcome=outcome.value,
+            reason=reason,
+            sent=self.sent,
+            received=self.received,
+            seconds=round(time.monotonic() - self._begun, 3),
+        )
+
+    @property
+    def _id(self) -> str:
+        return self.stream.id if isinstance(self.stream, ClientStream) else "raw"
+
+    def _arm(self, seconds: float | None, expired: Callable[[], None] = lambda: None) -> None:
+        """Await the next answer for so long, or none."""
+        if self._step is not None:
+            self._step.cancel()
+            self._step = None
+        if seconds is not None:
+            self._step = asyncio.get_running_loop().call_later(seconds, expired)

@@ -1,0 +1,51 @@
+"""The client-agent's settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tunnel_core.agent.settings import AgentSettings, warm_legs
+from tunnel_core.errors import UsageError
+from tunnel_core.net.sockets import parse_host, parse_port
+from tunnel_core.protocol.endpoints import is_tunnel
+from tunnel_core.service.settings import setting
+
+
+class Forward(NamedTuple):
+    """A local port and the tunnel it leads to. `address` is empty for the common one."""
+
+    address: str
+    port: int
+    tunnel: str
+
+
+def forward(value: str) -> Forward:
+    """`[ADDRESS:]PORT=TUNNEL`."""
+    local, equals, tunnel = value.partition("=")
+    if not equals:
+        raise UsageError(f"'{value}' is not a forward: write [ADDRESS:]PORT=TUNNEL, such as 25565=mc")
+    if not is_tunnel(tunnel):
+        raise UsageError(f"'{tunnel}' is not a tunnel's name: write up to 63 of a-z, 0-9 and -")
+    address, colon, port = local.rpartition(":")
+    return Forward(parse_host(address) if colon else "", parse_port(port), tunnel)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientSettings(AgentSettings):
+    forward: tuple[Forward, ...] = setting(
+        (),
+        "listen on PORT (0: any free one) and lead to TUNNEL; repeats",
+        parse=forward,
+        repeat=True,
+        metavar="[ADDRESS:]PORT=TUNNEL",
+    )
+    listen_address: str = setting(
+        "127.0.0.1", "address to listen on where a forward names none", parse=parse_host, metavar="ADDRESS"
+    )
+    warm: int = warm_legs(2, "legs, and pairs free for the next stream, kept ready for each tunnel")
+
+    def check(self) -> None:
+        super().check()
+        if not self.forward:
+            raise UsageError("nothing is forwarded: write --forward 25565=mc")

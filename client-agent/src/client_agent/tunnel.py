@@ -1,0 +1,135 @@
+"""One tunnel from the client's side: the legs and pairs kept ready, and the streams on them."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from tunnel_core.agent.leg import AgentLeg
+from tunnel_core.agent.pool import LegPool
+from tunnel_core.net.tcp import TcpConnection
+from tunnel_core.protocol.control import Goaway, Paired, ToClient, to_client
+from tunnel_core.protocol.frames import CloseCode
+
+from .session import Session
+
+if TYPE_CHECKING:
+    from .service import ClientAgent
+
+IDLE_PAIR: Final = 30.0  # seconds that a pair is kept for the next stream: it occupies a leg of the host
+
+
+class ClientLeg(AgentLeg[ToClient]):
+    """A leg from the client's side: ready, then with a stream, then perhaps free for the next."""
+
+    def __init__(self, tunnel: ClientTunnel) -> None:
+        super().__init__(tunnel.agent.monitor, to_client, tunnel)
+        self.session: Session | None = None
+        self.instance = ""  # the host-agent at the other end, once paired
+        self.free_since = 0.0
+
+    def on_gone(self) -> None:
+        if self.session is not None:
+            self.session.leg_gone()
+
+
+class ClientTunnel:
+    """Gives each new stream a leg, and each that lost its leg another (the LegOwner of its legs)."""
+
+    def __init__(self, agent: ClientAgent, name: str) -> None:
+        self.agent = agent
+        self.name = name
+        self.log = agent.log.bind(tunnel=name)
+        self.sessions: set[Session] = set()
+        self._free: list[ClientLeg] = []  # pairs whose stream has ended cleanly, the latest last
+        self._waiting: deque[Session] = deque()  # sessions that want a leg
+        self.pool: LegPool[ClientLeg] = LegPool(
+            agent.dialer,
+            name,
+            make_leg=lambda: ClientLeg(self),
+            wanted=self._wanted,
+            on_ready=self._on_ready,
+            denied=agent.fail,
+            log=self.log,
+        )
+        agent.metrics.count_ready(name, lambda: self.pool.ready + len(self._free))
+
+    def new_connection(self) -> TcpConnection:
+        """The protocol for a local connection that is being accepted; it is carried from then on."""
+        session = Session(self)
+        self.sessions.add(session)
+        return session.tcp
+
+    def want_leg(self, session: Session, *, fresh: bool) -> None:
+        """Have `session.take` called with a leg, now or soon. `fresh`: one that was never paired."""
+        if session in self._waiting:
+            return
+        leg = None
+        while leg is None and self._free and not fresh:
+            leg = self._free.pop()
+        if leg is None:
+            leg = self.pool.newest()
+        if leg is not None:
+            session.take(leg)
+        else:
+            self._waiting.append(session)
+            self.pool.top_up()
+
+    def free(self, leg: ClientLeg) -> None:
+        """The stream on `leg` has ended cleanly: keep the pair for the next, if there is use for it."""
+        if leg.open and not leg.leaving and len(self._free) < self.agent.settings.warm:
+            leg.free_since = time.monotonic()
+            self._free.append(leg)
+        else:
+            leg.close(CloseCode.NORMAL)
+
+    def session_over(self, session: Session) -> None:
+        self.sessions.discard(session)
+        if session in self._waiting:
+            self._waiting.remove(session)
+
+    def tick(self) -> None:
+        """Let go of pairs that were free for long, and of legs that are more than wanted."""
+        now = time.monotonic()
+        while self._free and now - self._free[0].free_since > IDLE_PAIR:
+            self._free.pop(0).close(CloseCode.NORMAL)
+        self.pool.top_up()
+        self.pool.trim()
+
+    def _wanted(self) -> int:
+        return len(self._waiting) + max(0, self.agent.settings.warm - len(self._free))
+
+    def _on_ready(self, leg: ClientLeg) -> None:
+        if self._waiting:
+            session = self._waiting.popleft()
+            self.pool.remove(leg)
+            session.take(leg)
+
+    # LegOwner
+
+    def on_message(self, leg: AgentLeg[ToClient], message: ToClient) -> None:
+        assert isinstance(leg, ClientLeg), "only such legs are made"
+        if isinstance(message, Paired):
+            leg.paired = True
+            leg.instance = message.instance
+        if leg.session is not None:
+            leg.session.on_message(leg, message)
+        elif isinstance(message, Goaway):
+            leg.leaving = True
+            if leg in self._free:
+                self._free.remove(leg)
+            self.pool.remove(leg)
+            leg.close(CloseCode.NORMAL)
+
+    def on_leg_end(self, leg: AgentLeg[ToClient], code: int, reason: str) -> None:
+        assert isinstance(leg, ClientLeg), "only such legs are made"
+        if leg.silent:
+            self.pool.distrust()
+            for free in self._free:
+                free.abort()
+        if leg in self._free:
+            self._free.remove(leg)
+        self.pool.lost(leg, reason)
+        if leg.session is not None:
+            leg.session.leg_ended(leg, code, reason)
