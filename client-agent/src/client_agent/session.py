@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -23,6 +24,14 @@ OPEN_TIMEOUT: Final = 15.0
 RESUMED_TIMEOUT: Final = 5.0  # seconds for the answer to `resume`; then the leg counts as dead
 # A relay that closes with these before `paired` has passed nothing on.
 NOT_PASSED_ON: Final = (CloseCode.SERVICE_RESTART, CloseCode.TRY_AGAIN_LATER)
+
+
+class Kind(enum.Enum):
+    """What leg a session asks for."""
+
+    ANY = enum.auto()  # a pair that is free for another stream is best
+    UNPAIRED = enum.auto()  # `resume` names its host, so it begins a pair
+    NEW = enum.auto()  # dialed from now on: those that are ready may be at the relay that is to be left
 
 
 class Session:
@@ -72,7 +81,7 @@ class Session:
     def _start(self) -> None:
         self._log = self._log.bind(client=self.tcp.peer)
         self._arm(OPEN_TIMEOUT, lambda: self._give_up("no leg to the relay in time"))
-        self._tunnel.want_leg(self, fresh=False)
+        self._tunnel.want_leg(self, Kind.ANY)
 
     def take(self, leg: ClientLeg) -> None:
         """Use `leg`: to open the stream, or to resume it."""
@@ -88,13 +97,14 @@ class Session:
 
     def on_message(self, leg: ClientLeg, message: ToClient) -> None:
         stream = self.stream
-        if leg is self.candidate:
+        if isinstance(message, Goaway):
+            leg.leaving = True
+            self._move_if_leaving()
+        elif leg is self.candidate:
             if not isinstance(message, Paired):
                 self._on_answer(leg, message)
         elif leg is not self.leg or not isinstance(stream, ClientStream):
             return
-        elif isinstance(message, Goaway):
-            self._move()
         elif isinstance(message, Paired) and message.raw:
             self._become_raw(leg)
         else:
@@ -119,13 +129,14 @@ class Session:
         elif leg is self.leg:
             self.leg = None
             stream.link_lost()
-            if self._lost_at is None:
-                self._lost(code, reason)
+        # A leg that is left on purpose is lost only if there is none to go to.
+        if self.leg is None and self._lost_at is None and not (leg.leaving and self.candidate is not None):
+            self._lost(code, reason)
         if not stream.instance and stream.has_sent and code not in NOT_PASSED_ON:
             stream.expire(f"the relay was lost before it told the host: {reason}")
         elif self.candidate is None and (self.leg is None or self.leg.leaving):
             self._arm(None)
-            self._tunnel.want_leg(self, fresh=True)
+            self._tunnel.want_leg(self, Kind.UNPAIRED if self.leg is None else Kind.NEW)
 
     def leg_gone(self) -> None:
         """The socket of a raw stream's leg is closed."""
@@ -145,13 +156,10 @@ class Session:
         if self._live:
             self._log.info("leg lost", reason=reason, code=code)
 
-    def _move(self) -> None:
-        """Find another leg while this one still carries."""
-        assert self.leg is not None, "goaway comes on the attached leg"
-        if not self.leg.leaving:
-            self.leg.leaving = True
-            if self._live:  # else once it is
-                self._tunnel.want_leg(self, fresh=True)
+    def _move_if_leaving(self) -> None:
+        """Find another leg while this one, which has to go, still carries."""
+        if self.leg is not None and self.leg.leaving and self._live and self.candidate is None:
+            self._tunnel.want_leg(self, Kind.NEW)
 
     def _on_answer(self, leg: ClientLeg, message: ToClient) -> None:
         stream = self.stream
@@ -188,8 +196,7 @@ class Session:
         seconds = time.monotonic() - self._begun
         self._agent.metrics.opened(self.tunnel, seconds)
         self._log.info("stream opened", stream=self._id, milliseconds=round(seconds * 1000, 1))
-        if self.leg is not None and self.leg.leaving:
-            self._tunnel.want_leg(self, fresh=True)
+        self._move_if_leaving()
 
     def _resumed(self, replayed: int) -> None:
         paused = self._back()
@@ -197,6 +204,7 @@ class Session:
         self._log.info(
             "stream resumed", stream=self._id, paused_ms=round((paused or 0) * 1000), replayed_bytes=replayed
         )
+        self._move_if_leaving()
 
     def _back(self) -> float | None:
         """The stream has a leg that answered. Returns for how long it had none, if it had none."""

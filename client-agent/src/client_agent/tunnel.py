@@ -12,7 +12,7 @@ from tunnel_core.net.tcp import TcpConnection
 from tunnel_core.protocol.control import Goaway, Paired, ToClient, to_client
 from tunnel_core.protocol.frames import CloseCode
 
-from .session import Session
+from .session import Kind, Session
 
 if TYPE_CHECKING:
     from .service import ClientAgent
@@ -61,14 +61,14 @@ class ClientTunnel:
         self.sessions.add(session)
         return session.tcp
 
-    def want_leg(self, session: Session, *, fresh: bool) -> None:
-        """Have `session.take` called with a leg, now or soon. `fresh`: one that was never paired."""
+    def want_leg(self, session: Session, kind: Kind) -> None:
+        """Have `session.take` called with a leg, now or soon."""
         if session in self._waiting:
             return
         leg = None
-        while leg is None and self._free and not fresh:
+        if kind is Kind.ANY and self._free:
             leg = self._free.pop()
-        if leg is None:
+        elif kind is not Kind.NEW:
             leg = self.pool.newest()
         if leg is not None:
             session.take(leg)

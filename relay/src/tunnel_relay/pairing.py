@@ -7,7 +7,8 @@ import time
 from typing import Final
 
 from tunnel_core.net.liveness import DOUBTFUL, LegMonitor
-from tunnel_core.protocol.control import Open, Refused, Resume, encode
+from tunnel_core.protocol.control import Goaway, Open, Refused, Resume, encode
+from tunnel_core.protocol.frames import CloseCode
 from tunnel_core.service.logs import Logger
 
 from .access import Access
@@ -49,6 +50,14 @@ class Pairing:
                 self._pair(client, leg)
         elif not leg.v1:
             self._seek(leg, "")
+
+    def go_away(self, grace: float) -> None:
+        """Ask all to move elsewhere within `grace` seconds. Who waits has lost nothing, and is sent off at once."""
+        for leg in tuple(self.legs):
+            if leg in self._waits:
+                leg.close(CloseCode.SERVICE_RESTART, "the relay stops")
+            elif leg.v1:
+                leg.send_text(encode(Goaway(grace)))
 
     def may_begin(self, leg: RelayLeg, message: Open | Resume) -> bool:
         """Whether a stream may begin, or go on, on `leg`. Refuses it if not."""

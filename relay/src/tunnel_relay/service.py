@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import random
+import time
 from http import HTTPStatus
 from typing import Final
 
@@ -27,7 +29,9 @@ from .pairing import Pairing
 from .settings import RelaySettings
 
 REREAD: Final = 2.0  # seconds between looks at the file of revoked ids
-CLOSE_PATIENCE: Final = 3.0  # seconds for the peers' half of the close handshake, when stopping
+CLOSE_PATIENCE: Final = 1.0  # seconds for the peers' half of the close handshake, at the end
+DRAIN_TICK: Final = 0.05  # seconds between looks at whether all legs have gone
+SPREAD: Final = 0.25  # share of the drain that is for closing what did not move: half of it is slack
 
 
 class Relay:
@@ -79,17 +83,38 @@ class Relay:
         )
 
     async def stop(self) -> None:
-        # First no new legs, then the legs of now, last the eyes of the operator.
+        # First no new legs, and the balancer is told to send them elsewhere; then the legs
+        # of now move, or are closed; last the eyes of the operator.
         self._draining = True
+        if self._server is not None:
+            await self._drain()
+            self._server.close()
         if self._timer is not None:
             self._timer.cancel()
-        if self._server is not None:
-            self._server.close()
         for connection in tuple(self._connections):
             connection.abort()
         await self._monitor.close_all(CloseCode.SERVICE_RESTART, "the relay stops", CLOSE_PATIENCE)
         self._monitor.stop()
         await self._admin.stop()
+
+    async def _drain(self) -> None:
+        """Ask agents to move, wait while they do, and close what is left a few at a time."""
+        legs = self._pairing.legs
+        began = time.monotonic()
+        left_at = began + self._settings.drain * (1 - SPREAD)
+        self._log.info("draining", legs=len(legs), seconds=self._settings.drain)
+        self._pairing.go_away(self._settings.drain)
+        while legs and time.monotonic() < left_at:
+            await asyncio.sleep(DRAIN_TICK)
+        if legs:
+            # Closed together, all agents would come back together.
+            rest = random.sample(tuple(legs), len(legs))
+            ticks = max(1, int(self._settings.drain * SPREAD / 2 / DRAIN_TICK))
+            for tick in range(ticks):
+                for leg in rest[tick::ticks]:
+                    leg.close(CloseCode.SERVICE_RESTART, "the relay stops")
+                await asyncio.sleep(DRAIN_TICK)
+        self._log.info("drained", left=len(legs), seconds=round(time.monotonic() - began, 3))
 
     def _reread(self) -> None:
         if self._access.reread():

@@ -153,6 +153,10 @@ class ClientStream(Stream):
         self._skip = self.received - self._asked
         self._replay(message.received)
 
+    def _acks_wait(self) -> bool:
+        # The host will carry on from what `resume` asked for: it must not forget that meanwhile.
+        return self.candidate is not None
+
     def _takes_data(self) -> bool:
         if self.phase is Phase.OPENING:
             self._violated("data before accepted")

@@ -322,13 +322,17 @@ class Stream:
         """Whether data and FIN may come from the link now. What comes to a broken stream is dropped."""
         return self.phase is Phase.LIVE
 
+    def _acks_wait(self) -> bool:
+        """Whether acks are not to be sent now."""
+        return False
+
     def _say(self, message: Message) -> None:
         if self.link is not None:
             self.link.send_message(message)
 
     def _ack(self, step: int, *, again: bool = False) -> None:
         """Acknowledge, if that tells the peer at least `step` offsets more."""
-        if self.link is None or self.phase is not Phase.LIVE:
+        if self.link is None or self.phase is not Phase.LIVE or self._acks_wait():
             return
         delivered = self.received - self.local.pending
         if self._peer_fin and delivered == self.received:
