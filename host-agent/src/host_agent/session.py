@@ -110,8 +110,7 @@ class Session:
         leg.detach()
         leg.session = self.leg = None
         stream.link_lost()
-        if stream.phase is Phase.RESETTING:
-            stream.expire("")  # a resume will be told so
+        if stream.phase is Phase.CLOSED:
             return
         self._lost_at = time.monotonic()
         window = self._agent.settings.resume_window
@@ -158,8 +157,6 @@ class Session:
     def stop(self) -> None:
         """Reset the stream: this agent stops."""
         self.stream.local_broken("the host-agent stopped", Outcome.STOPPED)
-        if isinstance(self.stream, HostStream) and self.stream.phase is Phase.RESETTING and self.leg is None:
-            self.stream.expire("")
 
     def _closed(self, outcome: Outcome, reason: str) -> None:
         self._connecting.cancel()

@@ -199,12 +199,25 @@ class HostStream(Stream):
         self._say(Refused(self.id, reason))
         self._end(Outcome.REFUSED, reason)
 
+    def local_broken(self, reason: str, outcome: Outcome = Outcome.RESET_LOCAL) -> None:
+        super().local_broken(reason, outcome)
+        self._end_if_mute()
+
+    def link_lost(self) -> None:
+        super().link_lost()
+        self._end_if_mute()
+
+    def _end_if_mute(self) -> None:
+        # Nobody can be told now that the target's connection broke: the next `resume` will be.
+        if self.phase is Phase.RESETTING and self.link is None:
+            self.expire("")
+
     def resume(self, link: Link, message: Resume) -> None:
         """Carry on on `link`. The caller has closed the leg that was attached before."""
         self.attempt = message.attempt
         self.link = link
         link.send_message(Resumed(self.id, self.received + self._peer_fin))
-        if not self.replay.start <= message.received <= self.replay.end + self._eof:
+        if message.received > self.replay.end + self._eof:
             self._violated("resume at an offset out of range")
             return
         if self.phase is Phase.LIVE:
@@ -218,7 +231,7 @@ class HostStream(Stream):
 class Refusal(enum.Enum):
     """Why a host does not answer a `resume` at all: the leg is closed instead."""
 
-    STALE = "a later attempt was already answered"
+    STALE = "the attempt is out of date"
 
 
 class HostStreams:
@@ -262,7 +275,9 @@ class HostStreams:
         if stream is not None and hmac.compare_digest(stream.key, message.key):
             if stream.broken is not None:
                 return Gone(stream.id, stream.broken[1])
-            return stream if message.attempt > stream.attempt else Refusal.STALE
+            # Who has acknowledged more since has given this attempt up.
+            stale = message.attempt <= stream.attempt or message.received < stream.replay.start
+            return Refusal.STALE if stale else stream
         ended = self._ended.get(message.stream)
         if ended is not None and hmac.compare_digest(ended[1], message.key):
             return ended[2]

@@ -131,7 +131,7 @@ class Stream:
     """What both ends have in common; ClientStream and HostStream open and resume it.
 
     `clock` is asked to call `tick` every half second, until that returns False. `closed` is
-    called once, when the stream is over, with the outcome and, unless it finished, the reason.
+    called once, when the stream is over, with the outcome and the reason, if there is one.
     """
 
     def __init__(
@@ -155,6 +155,7 @@ class Stream:
         self.replay = ReplayBuffer(budget)
         self.received = 0  # offset below which everything came in
         self.replayed = 0  # bytes that resumes sent again
+        self._lost_at = 0  # offset up to which bytes were sent when the last link went
         self._told = 0  # offset up to which that was acknowledged; one more for the FIN
         self._ack_step = EARLY_DATA // 4
         self._skip = 0  # bytes that come a second time, after a planned move
@@ -240,8 +241,9 @@ class Stream:
         """Give the stream up: no resume, or no answer, came in time."""
         if self.broken is not None:
             self._end(*self.broken)
-        elif self._fin_acked and self._peer_fin and not self.local.pending:
-            self._end(Outcome.FINISHED, "")  # only the last ack, either way, is missing
+        elif self._eof and self._peer_fin and not self.local.pending:
+            # Both applications have said all they will, and ours has heard it all.
+            self._end(Outcome.FINISHED, "the last acknowledgement did not come")
         else:
             self._say(Reset(self.id, reason))
             self._end(Outcome.LOST, reason)
@@ -252,7 +254,7 @@ class Stream:
         """Take the next `size` bytes that the link brought."""
         if self._skip:
             pieces, size = self._without_known(pieces, size)
-        if not self._takes_data():
+        if not size or not self._takes_data():
             return
         self.received += size
         unacknowledged = self.received - self._told
@@ -268,6 +270,7 @@ class Stream:
     def link_lost(self) -> None:
         """The attached leg is gone. Nothing of the stream is."""
         self.link = None
+        self._lost_at = self.replay.end
         self.local.release(HOLD_LINK)
 
     def on_message(self, message: Message) -> None:
@@ -355,7 +358,7 @@ class Stream:
 
     def _replay(self, offset: int) -> None:
         """Carry on after a resume: the other end received everything below `offset`."""
-        self.replayed += max(0, self.replay.end - offset)
+        self.replayed += max(0, self._lost_at - offset)
         self._carry_on(offset)
 
     def _without_known(self, pieces: Sequence[Payload], size: int) -> tuple[Sequence[Payload], int]:

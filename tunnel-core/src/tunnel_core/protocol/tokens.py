@@ -57,7 +57,7 @@ def parse_secrets(text: str) -> tuple[bytes, ...]:
     if not secrets:
         raise UsageError("the secret is empty: make one with 'relay secret'")
     if any(len(secret) < MIN_SECRET for secret in secrets):
-        raise UsageError(f"a secret must have {MIN_SECRET} bytes or more: make one with 'relay secret'")
+        raise UsageError(f"a secret must have {MIN_SECRET} bytes or more, and no spaces: make one with 'relay secret'")
     return secrets
 
 

@@ -1,0 +1,73 @@
+# Everything there is to do with this tree. `make` alone lists it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SERVICES := relay host-agent client-agent
+SOURCES := tunnel-core/src relay/src host-agent/src client-agent/src
+MANIFESTS := $(wildcard */pyproject.toml)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-kill test lint format requirements clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+## Set-up. The commands and what they need, or also what tests and checks need.
+
+setup: $(VENV)/commands ## make .venv with the commands relay, host-agent and client-agent
+
+# A virtual environment of another Python than the one asked for is made anew.
+$(VENV)/python: FORCE
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed: make PYTHON=python3.13 $(MAKECMDGOALS)"; exit 1; }
+	@version=$$($(PYTHON) -c 'import sys; print(sys.version)'); \
+	if [ "$$version" != "$$(cat $@ 2>/dev/null)" ] || ! [ -x $(BIN)/python ]; then \
+		rm -rf $(VENV) && $(PYTHON) -m venv $(VENV) && echo "$$version" > $@; fi
+FORCE:
+
+$(VENV)/commands: $(VENV)/python relay/requirements.txt $(MANIFESTS)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r relay/requirements.txt -r requirements-build.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+		$(foreach part,tunnel-core $(SERVICES),-e ./$(part))
+	@touch $@
+
+$(VENV)/tools: $(VENV)/commands requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+## Use.
+
+demo: $(VENV)/commands ## run a whole tunnel on this machine, with real traffic through it (ONCE=1: and stop)
+	@$(BIN)/python -m demo $(if $(ONCE),--once)
+
+demo-kill: $(VENV)/commands ## a transfer that survives kill -9 of the relay, again and again
+	@$(BIN)/python -m demo.kill
+
+## Checks.
+
+test: $(VENV)/tools ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/tools ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(SOURCES) tests demo
+
+format: $(VENV)/tools ## put the sources in form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+## Upkeep.
+
+UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-package tunnel-core \
+	--custom-compile-command "make requirements"
+
+requirements: $(VENV)/tools ## pin anew what the services and the tools need, with hashes (UPGRADE=1: newest versions)
+	for service in $(SERVICES); do (cd $$service && ../$(UV_COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.txt) || exit 1; done
+	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) --group build -c relay/requirements.txt -o requirements-build.txt
+	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) --group dev -c relay/requirements.txt -o requirements-dev.txt
+
+clean: ## remove what was made
+	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

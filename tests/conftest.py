@@ -1,0 +1,56 @@
+"""Runs tests that are coroutines, each on a fresh event loop, and system tests on both kinds of loop."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import warnings
+from typing import Any
+
+import hypothesis
+import pytest
+
+try:
+    import uvloop
+except ImportError:
+    uvloop = None  # type: ignore[assignment,unused-ignore]
+
+# Deadlines are generous everywhere: tests judge what happens, not how fast.
+hypothesis.settings.register_profile("default", deadline=None, print_blob=True, max_examples=200)
+hypothesis.settings.register_profile("long", deadline=None, print_blob=True, max_examples=10_000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+PATIENCE = 60.0  # seconds that any one asynchronous test may take
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what takes the fixture `loop_factory` on each event loop that is installed."""
+    if "loop_factory" in metafunc.fixturenames:
+        loops: dict[str, Any] = {"asyncio": asyncio.new_event_loop}
+        if uvloop is not None:
+            loops["uvloop"] = uvloop.new_event_loop
+        metafunc.parametrize("loop_factory", loops.values(), ids=loops.keys())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a coroutine test. What it leaves behind, a task or a bug that only the loop heard of, fails it."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments: dict[str, Any] = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    bugs: list[str] = []
+
+    async def test() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: bugs.append(repr(context)))
+        async with asyncio.timeout(PATIENCE):
+            await pyfuncitem.obj(**arguments)
+        left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task() and not task.done()]
+        assert not left, f"tasks left running: {left}"
+
+    factory = arguments.get("loop_factory")
+    with warnings.catch_warnings(), asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(test())
+    assert not bugs, bugs
+    return True

@@ -1,0 +1,111 @@
+"""Whole tunnels in one process, on free ports of loopback."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from client_agent.service import ClientAgent
+from client_agent.settings import ClientSettings, Forward
+from host_agent.service import HostAgent
+from host_agent.settings import HostSettings, Offer
+from tunnel_core.net.sockets import Address
+from tunnel_core.service import logs
+from tunnel_core.service.settings import Secret
+from tunnel_relay.service import Relay
+from tunnel_relay.settings import RelaySettings
+
+from support.apps import until
+
+SECRET = "a-secret-for-tests-which-has-more-than-32-bytes"
+
+
+class System:
+    """A relay, and agents as a test adds them. Leaving it stops all, the last first."""
+
+    def __init__(self, **relay: Any) -> None:
+        self._output = io.StringIO()
+        logs.configure("test", level="debug", style="json", file=self._output)
+        settings: dict[str, Any] = {
+            "host": "127.0.0.1",
+            "port": 0,
+            "admin_port": 0,
+            "secret": Secret(SECRET),
+            "drain": 1.0,
+        }
+        self._settings = RelaySettings(**(settings | relay))
+        self.relay: Relay
+        self._agents: list[HostAgent | ClientAgent] = []
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.relay.port}"
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """The lines that all services have logged so far."""
+        return [json.loads(line) for line in self._output.getvalue().splitlines()]
+
+    def events(self, event: str) -> list[dict[str, Any]]:
+        """The lines of one event."""
+        return [line for line in self.log if line["event"] == event]
+
+    @property
+    def raw_log(self) -> str:
+        return self._output.getvalue()
+
+    async def __aenter__(self) -> Self:
+        self.relay = Relay(self._settings)
+        await self.relay.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            print(self.raw_log[-20000:])
+        for agent in reversed(self._agents):
+            await agent.stop()
+        await self.relay.stop()
+        bugs = self.events("bug")
+        assert not bugs, bugs
+
+    async def host(self, targets: Mapping[str, int | Address], *, wait: bool = True, **settings: Any) -> HostAgent:
+        """A host-agent that offers these tunnels; a number is a port of 127.0.0.1."""
+        offers = tuple(
+            Offer(name, Address("127.0.0.1", target) if isinstance(target, int) else target)
+            for name, target in targets.items()
+        )
+        agent = HostAgent(HostSettings(tunnel=offers, **self._common(settings)))
+        self._agents.append(agent)
+        await agent.start()
+        if wait:
+            await until(lambda: not agent.readiness())
+        return agent
+
+    async def client(self, *tunnels: str, wait: bool = True, **settings: Any) -> ClientAgent:
+        """A client-agent that forwards a free port to each of these tunnels: `agent.ports`."""
+        forwards = tuple(Forward("", 0, tunnel) for tunnel in tunnels)
+        agent = ClientAgent(ClientSettings(forward=forwards, **self._common(settings)))
+        self._agents.append(agent)
+        await agent.start()
+        if wait:
+            await until(lambda: not agent.readiness())
+        return agent
+
+    async def pair(self, target: int | Address, **settings: Any) -> int:
+        """One tunnel to `target`, end to end. Returns the client's port."""
+        await self.host({"mc": target}, **settings)
+        client = await self.client("mc", **settings)
+        return client.ports[0]
+
+    async def stop(self, agent: HostAgent | ClientAgent) -> None:
+        """Stop one agent now."""
+        self._agents.remove(agent)
+        await agent.stop()
+
+    def _common(self, settings: dict[str, Any]) -> dict[str, Any]:
+        return {"relay": self.url, "secret": Secret(SECRET), "stop_timeout": 1.0} | settings

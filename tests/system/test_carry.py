@@ -1,0 +1,232 @@
+"""TCP end to end: bytes, ends, resets, stalls."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.apps import block, close, connect, echo, exchange, receive, reset, send, serve, until
+from support.system import System
+from tunnel_core.net.sockets import Address
+
+MIB = 1 << 20
+
+
+async def test_echoes_bytes_unchanged(loop_factory: Any) -> None:
+    """From one byte to more than any buffer, and nothing at all."""
+    async with serve(echo) as target, System() as system:
+        port = await system.pair(target)
+        for size in (0, 1, 125, 126, 65535, 65536, 65537, 3 * MIB + 7):
+            await exchange(port, size, seed=size)
+
+
+async def test_carries_many_streams_at_once(loop_factory: Any) -> None:
+    """Each with its own content, none mixed with another."""
+    async with serve(echo) as target, System() as system:
+        port = await system.pair(target)
+        async with asyncio.TaskGroup() as group:
+            for seed in range(40):
+                group.create_task(exchange(port, 300_000, seed=seed))
+
+
+async def test_a_server_that_writes_before_it_reads(loop_factory: Any) -> None:
+    """10 MiB each way at once, the server reading only after it has written: no deadlock."""
+    size = 10 * MIB
+    got: list[tuple[int, str]] = []
+
+    async def writes_first(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        digest = await send(writer, size, seed=2, end=False)
+        got.append((size, digest))
+        got.append(await receive(reader))
+        writer.write_eof()
+
+    async with serve(writes_first) as target, System() as system:
+        port = await system.pair(target)
+        reader, writer = await connect(port)
+        sent, received = await asyncio.gather(send(writer, size, seed=1), receive(reader))
+        await close(writer)
+        assert got == [received, (size, sent)]
+
+
+async def test_half_close_from_the_client(loop_factory: Any) -> None:
+    """The request ends, the answer comes after that."""
+
+    async def answers_at_the_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.read()
+        writer.write(hashlib.sha256(request).digest() * 1000)
+        await writer.drain()
+
+    async with serve(answers_at_the_end) as target, System() as system:
+        port = await system.pair(target)
+        reader, writer = await connect(port)
+        await send(writer, 200_000, seed=3)
+        answer = await reader.read()
+        await close(writer)
+        assert answer == hashlib.sha256(block(200_000, 3)).digest() * 1000
+
+
+async def test_half_close_from_the_server(loop_factory: Any) -> None:
+    """The server ends first and goes on reading."""
+    got = asyncio.get_running_loop().create_future()
+
+    async def ends_first(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"that is all")
+        writer.write_eof()
+        got.set_result(await reader.read())
+
+    async with serve(ends_first) as target, System() as system:
+        port = await system.pair(target)
+        reader, writer = await connect(port)
+        assert await reader.read() == b"that is all"
+        await send(writer, 100_000, seed=4)
+        assert await got == block(100_000, 4)
+        await close(writer)
+
+
+async def test_a_reset_by_the_client_resets_the_target(loop_factory: Any) -> None:
+    """RST in, RST out: the server sees an error and no end that was not sent."""
+    seen = asyncio.get_running_loop().create_future()
+
+    async def waits(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readexactly(5)
+            seen.set_result(await reader.read())
+        except OSError as exc:
+            seen.set_result(exc)
+
+    async with serve(waits) as target, System() as system:
+        port = await system.pair(target)
+        _, writer = await connect(port)
+        writer.write(b"hello")
+        await writer.drain()
+        await until(lambda: system.events("stream opened"))
+        reset(writer)
+        assert isinstance(await seen, ConnectionResetError)
+
+
+async def test_a_reset_by_the_target_resets_the_client(loop_factory: Any) -> None:
+    """The other way round."""
+
+    async def slams(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(5)
+        reset(writer)
+
+    async with serve(slams) as target, System() as system:
+        port = await system.pair(target)
+        reader, writer = await connect(port)
+        writer.write(b"hello")
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        await close(writer)
+
+
+async def test_a_target_that_refuses_resets_the_client_at_once(loop_factory: Any) -> None:
+    """And both logs say why."""
+    async with serve(echo) as closed:
+        pass
+    async with System() as system:
+        port = await system.pair(closed)
+        reader, writer = await connect(port)
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        await close(writer)
+        (refused,) = system.events("target refused")
+        assert refused["target"] == f"127.0.0.1:{closed}"
+        reasons = {line["reason"] for line in system.events("stream closed") if line["outcome"] == "refused"}
+        assert reasons == {"the target refused the connection"}
+
+
+async def test_a_target_on_a_unix_socket(loop_factory: Any, tmp_path: Path) -> None:
+    """`--tunnel db=unix:/run/db.sock`."""
+    path = str(tmp_path / "target.sock")
+    async with serve(echo, path=path), System() as system:
+        port = await system.pair(Address(path, 0))
+        await exchange(port, 200_000)
+
+
+async def test_a_target_by_name(loop_factory: Any) -> None:
+    """Resolved at the dial, both families raced."""
+    async with serve(echo) as target, System() as system:
+        port = await system.pair(Address("localhost", target))
+        await exchange(port, 1000)
+
+
+async def test_a_reader_that_stops_stalls_its_own_stream_only(loop_factory: Any) -> None:
+    """What is on its way for it is bounded by the window; the others do not notice."""
+    written = 0
+
+    async def floods(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal written
+        if await reader.readexactly(1) == b"e":
+            await echo(reader, writer)
+            return
+        while True:
+            writer.write(bytes(65536))
+            await writer.drain()
+            written += 65536
+
+    async with serve(floods) as target, System() as system:
+        host = await system.host({"mc": target})
+        client = await system.client("mc")
+        _, stalled = await connect(client.ports[0])
+        stalled.write(b"f")
+        await until(lambda: written > 2 * MIB)
+        steady = -1
+        while steady != written:  # it stops by itself
+            steady = written
+            for seed in range(3):
+                other, writer = await connect(client.ports[0])
+                writer.write(b"e")
+                sent, got = await asyncio.gather(send(writer, 200_000, seed), receive(other))
+                assert got == (200_000, sent)
+                await close(writer)
+        for agent in (host, client):
+            assert agent.budget.used <= agent.settings.window
+        reset(stalled)
+
+
+async def test_two_tunnels_lead_to_two_targets(loop_factory: Any) -> None:
+    """By their names."""
+
+    def says(word: bytes) -> Any:
+        async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(word)
+
+        return say
+
+    async with serve(says(b"one")) as one, serve(says(b"two")) as two, System() as system:
+        await system.host({"first": one, "second": two})
+        client = await system.client("second", "first")
+        for port, word in zip(client.ports, (b"two", b"one"), strict=True):
+            reader, writer = await connect(port)
+            assert await reader.read() == word
+            await close(writer)
+
+
+async def test_a_finished_pair_carries_the_next_stream(loop_factory: Any) -> None:
+    """One after the other they need no new legs: a handshake is saved for each."""
+    async with serve(echo) as target, System() as system:
+        port = await system.pair(target)
+        for seed in range(20):
+            await exchange(port, 1000, seed)
+        opened = [line for line in system.events("stream opened") if "milliseconds" in line]
+        assert len(opened) == 20
+        assert len(system.events("paired")) <= 3
+
+
+async def test_logs_follow_one_stream_through_all_three_services(loop_factory: Any) -> None:
+    """By its id, which each of them logs; its key and the tokens are nowhere."""
+    async with serve(echo) as target, System() as system:
+        port = await system.pair(target)
+        await exchange(port, 1000)
+        await until(lambda: len(system.events("stream closed")) == 2)
+        (stream,) = {line["stream"] for line in system.events("stream opening")}
+        events = [line["event"] for line in system.log if line.get("stream") == stream]
+        assert sorted(events) == [
+            "paired", "stream closed", "stream closed", "stream opened", "stream opened", "stream opening",
+        ]  # fmt: skip
+        assert "eyJ" not in system.raw_log
+        assert '"key"' not in system.raw_log

@@ -1,0 +1,437 @@
+"""Streams, resumed or not, through legs that are cut at every point."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.simulation import WINDOW, App, Leg, Simulation
+from tunnel_core.protocol.control import Ack, Fin, Reset, Resume, Resumed
+from tunnel_core.protocol.endpoints import new_id
+from tunnel_core.protocol.replay import ReplayBudget, ReplayBuffer
+from tunnel_core.protocol.resume import HostStream, Refusal
+from tunnel_core.protocol.stream import HOLD_BUDGET, TRANSITIONS, Outcome, Phase, Turn
+
+FINISHED = {"client": (Outcome.FINISHED, ""), "host": (Outcome.FINISHED, "")}
+
+
+def all_finished(simulation: Simulation) -> bool:
+    return [outcome for outcome, _ in simulation.outcomes.values()] == [Outcome.FINISHED] * 2
+
+
+def opened(**options: int) -> Simulation:
+    """A simulation whose stream is live at both ends."""
+    simulation = Simulation(**options)
+    simulation.dial()
+    simulation.settle()
+    assert simulation.client.phase is simulation.host.phase is Phase.LIVE  # type: ignore[union-attr]
+    return simulation
+
+
+def finish(simulation: Simulation) -> None:
+    """Both applications end, and everything settles."""
+    simulation.client_app.ended = simulation.host_app.ended = True
+    simulation.settle()
+
+
+def nothing_is_kept(simulation: Simulation) -> None:
+    assert simulation.client_budget.used == simulation.host_budget.used == 0
+    assert len(simulation.hosts) == 0
+
+
+def test_carries_both_directions_to_their_end() -> None:
+    """Bytes, half-close each way, and both ends finished."""
+    simulation = opened()
+    simulation.client_app.says(300_000)
+    simulation.host_app.says(500_000)
+    finish(simulation)
+    assert simulation.host_app.read == simulation.client_app.written
+    assert simulation.client_app.read == simulation.host_app.written
+    assert simulation.outcomes == FINISHED
+    assert simulation.client_app.closed
+    assert simulation.host_app.closed
+    nothing_is_kept(simulation)
+
+
+def test_early_data_waits_for_the_target() -> None:
+    """Up to 64 KiB follow `open` at once, and reach a target that answers late."""
+    simulation = Simulation()
+    simulation.client_app.says(200_000)
+    simulation.client_app.ended = True
+    simulation.dial()
+    simulation.takes(simulation.client_app, simulation.client)
+    leg = simulation.legs[0]
+    assert sum(len(item) for item in leg.to_host if isinstance(item, bytes)) == 64 * 1024
+    finish(simulation)
+    assert simulation.host_app.read == simulation.client_app.written
+    assert simulation.outcomes == FINISHED
+
+
+def test_one_half_goes_on_after_the_other_has_ended() -> None:
+    """Half-close: the host still answers long after the client's FIN."""
+    simulation = opened()
+    simulation.client_app.says(10)
+    simulation.client_app.ended = True
+    simulation.settle()
+    assert simulation.host_app.saw_eof
+    simulation.host_app.says(100_000)
+    simulation.settle()
+    assert simulation.client_app.read == simulation.host_app.written
+    assert not simulation.outcomes
+    finish(simulation)
+    assert simulation.outcomes == FINISHED
+
+
+def test_a_reader_that_stops_stalls_the_writer_at_the_window() -> None:
+    """No more than the window piles up at the reader's end, and no more is read at the writer's."""
+    simulation = opened()
+    assert simulation.host is not None
+    simulation.client_app.says(1_000_000)
+    for _ in range(200):
+        simulation.takes(simulation.client_app, simulation.client)
+        while simulation.legs[0].to_host:
+            simulation.host_gets(simulation.legs[0])
+        simulation.tick()
+    assert simulation.client_app.taken <= WINDOW
+    assert simulation.host_app.pending == simulation.client_app.taken
+    assert simulation.client_app.holds
+    finish(simulation)
+    assert simulation.host_app.read == simulation.client_app.written
+
+
+@pytest.mark.parametrize("end", ["client", "host"])
+def test_a_reset_reaches_the_other_end(end: str) -> None:
+    """RST in, RST out; and nothing is kept."""
+    simulation = opened()
+    assert simulation.host is not None
+    simulation.client_app.says(1000)
+    simulation.settle()
+    stream, far = (
+        (simulation.client, simulation.host_app) if end == "client" else (simulation.host, simulation.client_app)
+    )
+    stream.local_broken("gone")
+    simulation.settle()
+    assert far.aborted
+    other = "host" if end == "client" else "client"
+    assert simulation.outcomes == {end: (Outcome.RESET_LOCAL, "gone"), other: (Outcome.RESET_PEER, "gone")}
+    nothing_is_kept(simulation)
+
+
+def test_a_reset_that_is_not_answered_does_not_wait_for_ever() -> None:
+    """Five seconds of ticks."""
+    simulation = opened()
+    simulation.client.local_broken("gone")
+    simulation.legs[0].to_host.clear()
+    for _ in range(20):
+        simulation.tick()
+    assert simulation.outcomes["client"] == (Outcome.RESET_LOCAL, "gone")
+    assert not simulation.clock
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        lambda sim: Ack(sim.client.id, 1),
+        lambda sim: Fin(sim.client.id, 1),
+        lambda sim: Fin(sim.client.id, 10**9),
+    ],
+    ids=["ack of nothing", "fin ahead", "fin far ahead"],
+)
+def test_a_peer_that_breaks_the_protocol_ends_the_stream(message: Callable[[Simulation], Ack | Fin]) -> None:
+    """And only by a reset: nothing false is delivered."""
+    simulation = opened()
+    assert simulation.host is not None
+    simulation.host.on_message(message(simulation))
+    assert simulation.outcomes["host"][0] is Outcome.VIOLATION
+    simulation.settle()
+    assert simulation.client_app.aborted
+
+
+def test_more_than_the_window_is_a_violation() -> None:
+    """A peer cannot make this end hold more than it said it would."""
+    simulation = opened()
+    assert simulation.host is not None
+    simulation.host.link_data((bytes(WINDOW),), WINDOW)
+    assert "host" not in simulation.outcomes
+    simulation.host.link_data((b"x",), 1)
+    assert simulation.outcomes["host"][0] is Outcome.VIOLATION
+
+
+def test_messages_of_other_streams_are_ignored() -> None:
+    """They name their stream."""
+    simulation = opened()
+    assert simulation.host is not None
+    for message in (Ack(new_id(), 5), Fin(new_id(), 0), Reset(new_id(), "x")):
+        simulation.host.on_message(message)
+    finish(simulation)
+    assert simulation.outcomes == FINISHED
+
+
+def test_the_table_leaves_nothing_out() -> None:
+    """Each phase but the last has a way to the last."""
+    assert {phase for phase, _ in TRANSITIONS} == set(Phase) - {Phase.CLOSED}
+    for phase in set(Phase) - {Phase.CLOSED}:
+        assert TRANSITIONS[phase, Turn.END] is Phase.CLOSED
+
+
+# Resume.
+
+
+def talk(simulation: Simulation) -> None:
+    """A conversation with data in flight both ways, half-closes and late reading."""
+    simulation.client_app.says(150_000)
+    simulation.host_app.says(90_000)
+    simulation.client_app.ended = simulation.host_app.ended = True
+
+
+def run_with_cuts(cuts: set[int], *, deliver: str = "nothing", move: bool = False) -> tuple[Simulation, int]:
+    """Run a conversation and cut whatever leg is attached after these many steps. Returns the number of steps."""
+    simulation = Simulation()
+    simulation.client_app.says(50)
+    simulation.dial()
+    count = 0
+    for count in range(3000):
+        if count == 3:
+            talk(simulation)
+        if count in cuts:
+            for leg in simulation.legs:
+                if leg.cut:
+                    continue
+                if move and simulation.may_move:
+                    simulation.move()
+                    break
+                if deliver != "to host":
+                    leg.to_host.clear()
+                if deliver != "to client":
+                    leg.to_client.clear()
+                simulation.cut(leg, deliver=True)
+        steps = simulation.steps()
+        if not steps:
+            break
+        steps[count % len(steps)]()
+        simulation.check()
+    return simulation, count
+
+
+STEPS = run_with_cuts(set())[1]
+
+
+@pytest.mark.parametrize("deliver", ["nothing", "to host", "to client"])
+def test_survives_a_cut_at_every_step(deliver: str) -> None:
+    """Whatever was on its way then: everything arrives once, in order, and the target is connected to once."""
+    paired = 2  # before `paired` reached the client a stream that has sent is given up
+    for step in range(paired, STEPS):
+        simulation, _ = run_with_cuts({step}, deliver=deliver)
+        where = f"cut at step {step} of {STEPS}"
+        if not simulation.connections or simulation.outcomes.get("client", (None,))[0] is Outcome.LOST:
+            assert step < 8, where
+            continue
+        assert simulation.host_app.read == simulation.client_app.written, where
+        assert simulation.client_app.read == simulation.host_app.written, where
+        assert simulation.connections == 1, where
+        if "host" not in simulation.outcomes:
+            # Only the client's last ack was lost: the resume window ends it, quietly.
+            assert simulation.host is not None
+            simulation.host.expire("no resume")
+        assert all_finished(simulation), where
+        nothing_is_kept(simulation)
+
+
+@pytest.mark.parametrize("deliver", ["nothing", "to host", "to client"])
+def test_survives_a_planned_move_at_every_step(deliver: str) -> None:
+    """Make before break: what the old leg still brings is not delivered twice."""
+    moved = 0
+    for step in range(2, STEPS):
+        simulation, _ = run_with_cuts({step, step + 9}, deliver=deliver, move=True)
+        if simulation.outcomes.get("client", (None,))[0] is Outcome.LOST:
+            assert step < 8
+            continue
+        moved += len(simulation.legs) > 1
+        assert simulation.host_app.read == simulation.client_app.written, step
+        assert simulation.client_app.read == simulation.host_app.written, step
+        assert simulation.outcomes["client"] == (Outcome.FINISHED, "")
+        assert simulation.connections == 1
+    assert moved > STEPS // 2
+
+
+@given(choices=st.lists(st.integers(0, 10**6), max_size=300))
+def test_whatever_happens_what_comes_out_is_a_prefix_of_what_went_in(choices: list[int]) -> None:
+    """Cuts, moves, resets, FINs, stalls and ticks in any order; then the legs come back, and all of it is there."""
+    simulation = Simulation()
+    simulation.dial()
+    simulation.settle()  # `paired` and `accepted` have come: from here nothing is given up
+    broke = False
+    for choice in choices:
+        steps = simulation.steps()
+        mine: list[Callable[[], None]] = []
+        for app in (simulation.client_app, simulation.host_app):
+            if not app.ended:
+                mine.append(lambda app=app: app.says(1 + choice % 70_000))  # type: ignore[misc]
+                mine.append(lambda app=app: setattr(app, "ended", choice % 5 == 0))  # type: ignore[misc]
+        for leg in simulation.legs:
+            if not leg.cut:
+                mine.append(lambda leg=leg: simulation.cut(leg, deliver=choice % 2 == 0))  # type: ignore[misc]
+        if simulation.may_move:
+            mine.append(simulation.move)
+        if choice % 97 == 0 and simulation.host is not None:
+            stream = (simulation.client, simulation.host)[choice % 2]
+            mine.append(lambda stream=stream: stream.local_broken("broken"))  # type: ignore[misc]
+        # Twice as likely that the network goes on as that something new happens.
+        options = steps + steps + mine
+        step = options[choice % len(options)] if options else None
+        if step is not None:
+            step()
+            broke = broke or any(s is not None and s.broken is not None for s in (simulation.client, simulation.host))
+            simulation.check()
+    if not broke:
+        simulation.client_app.ended = simulation.host_app.ended = True
+    simulation.settle()
+    assert simulation.host is not None
+    if simulation.outcomes.get("host") is None:
+        simulation.host.expire("no resume")
+    assert simulation.connections == 1
+    assert set(simulation.outcomes) == {"client", "host"}
+    if not broke:
+        assert all_finished(simulation)
+        assert simulation.host_app.read == simulation.client_app.written
+        assert simulation.client_app.read == simulation.host_app.written
+    nothing_is_kept(simulation)
+
+
+def detach(simulation: Simulation) -> None:
+    """Cut the attached leg, and have both ends know it."""
+    (leg,) = (leg for leg in simulation.legs if not leg.cut)
+    simulation.cut(leg)
+    simulation.client_learns(leg)
+    simulation.host_learns(leg)
+
+
+def test_a_resume_needs_the_key() -> None:
+    """A stream's id alone is worth nothing: the answer is the same as for no stream at all."""
+    simulation = opened()
+    detach(simulation)
+    genuine = Resume(simulation.client.id, simulation.client.key, new_id(), 1, 0)
+    forged = Resume(simulation.client.id, new_id(), new_id(), 1, 0)
+    unknown = Resume(new_id(), simulation.client.key, new_id(), 1, 0)
+    assert isinstance(simulation.hosts.find(genuine, 0), HostStream)
+    answers = {
+        (type(answer), getattr(answer, "reason", ""), getattr(answer, "unknown", ""))
+        for answer in (simulation.hosts.find(forged, 0), simulation.hosts.find(unknown, 0))
+    }
+    assert len(answers) == 1
+
+
+def test_only_a_newer_attempt_counts() -> None:
+    """A `resume` that was held up on the way cannot take the stream back."""
+    simulation = opened()
+    for attempt in (1, 2):
+        detach(simulation)
+        simulation.dial()
+        simulation.settle()
+        assert simulation.host is not None
+        assert simulation.host.attempt == attempt
+    late = Resume(simulation.client.id, simulation.client.key, new_id(), 2, 0)
+    assert simulation.hosts.find(late, 0) is Refusal.STALE
+
+
+def test_a_finished_stream_answers_done_and_forgets_later() -> None:
+    """Tombstones: for the resume window, and with the key only."""
+    simulation = opened()
+    finish(simulation)
+    stream = simulation.client
+    late = Resume(stream.id, stream.key, new_id(), 1, 0)
+    assert simulation.hosts.find(late, simulation.now) == Resumed(stream.id, done=True)
+    assert simulation.hosts.knows(stream.id)
+    forgotten = simulation.hosts.find(late, simulation.now + 1001)
+    assert not isinstance(forgotten, HostStream | Resumed | Refusal)
+    assert forgotten.unknown
+
+
+def test_a_reset_that_was_cut_off_is_delivered_by_the_next_resume() -> None:
+    """From the host: `gone`. From the client: `reset`, after `resumed`."""
+    for end in ("host", "client"):
+        simulation = opened()
+        leg = simulation.legs[0]
+        stream, far = {
+            "host": (simulation.host, simulation.client_app),
+            "client": (simulation.client, simulation.host_app),
+        }[end]
+        assert stream is not None
+        simulation.cut(leg, deliver=True)
+        stream.local_broken("power cut")
+        leg.to_host.clear()
+        leg.to_client.clear()
+        known_before = far.aborted
+        simulation.settle()
+        assert (known_before, far.aborted) == (False, True), end
+        assert set(simulation.outcomes) == {"client", "host"}
+
+
+def test_an_offset_out_of_range_resets_the_stream() -> None:
+    """Whoever names it."""
+    for received in (1, 10**9):  # nothing was sent
+        simulation = opened()
+        detach(simulation)
+        assert simulation.host is not None
+        leg = Leg()
+        simulation.host.resume(
+            leg.end(leg.to_client), Resume(simulation.client.id, simulation.client.key, new_id(), 1, received)
+        )
+        assert simulation.outcomes["host"][0] is Outcome.VIOLATION
+
+
+def test_replay_memory_is_bounded_over_all_streams() -> None:
+    """At the bound the sockets are not read; when there is room again they are."""
+    budget = ReplayBudget(100_000)
+    called: list[int] = []
+    assert budget.room == 100_000
+    budget.used = 100_000
+    assert budget.full
+    budget.when_free(lambda: called.append(1))
+    budget.give_back(1000)
+    assert not called  # not for every byte
+    budget.give_back(50_000)
+    assert called == [1]
+
+    simulation = opened(budget=40_000)
+    simulation.client_app.says(500_000)
+    simulation.takes(simulation.client_app, simulation.client)
+    assert simulation.client_budget.used == 40_000
+    assert simulation.client_app.holds & HOLD_BUDGET
+    finish(simulation)
+    assert simulation.host_app.read == simulation.client_app.written
+
+
+@given(
+    sizes=st.lists(st.integers(1, 40_000), max_size=30),
+    points=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=10),
+)
+def test_the_replay_buffer_gives_back_what_was_put_in(sizes: list[int], points: list[tuple[float, float]]) -> None:
+    """From any offset, after any release, whatever the sizes of the pieces."""
+    budget = ReplayBudget(1 << 30)
+    buffer = ReplayBuffer(budget)
+    whole = b""
+    for number, size in enumerate(sizes):
+        piece = bytes([number]) * size
+        whole += piece
+        buffer.append(memoryview(piece))
+    for release, since in sorted(points):
+        offset = buffer.start + int(release * (buffer.end - buffer.start))
+        buffer.release(offset)
+        begin = offset + int(since * (buffer.end - offset))
+        assert b"".join(buffer.since(begin)) == whole[begin:]
+        assert budget.used == buffer.end - buffer.start
+    buffer.clear()
+    assert budget.used == 0
+
+
+def test_apps_are_told_apart() -> None:
+    """The simulation's own words: what one application writes cannot pass for the other's."""
+    first, second = App("client"), App("host")
+    for app in (first, second):
+        app.says(100)
+    assert not set(bytes(first.written).split()) & set(bytes(second.written).split())
+    assert len(list(itertools.islice(first.written, 100))) == 100
