@@ -38,7 +38,7 @@ class System:
         }
         self._settings = RelaySettings(**(settings | relay))
         self.relay: Relay
-        self._agents: list[HostAgent | ClientAgent] = []
+        self.agents: list[HostAgent | ClientAgent] = []
 
     @property
     def url(self) -> str:
@@ -67,7 +67,7 @@ class System:
     ) -> None:
         if error is not None:
             print(self.raw_log[-20000:])
-        for agent in reversed(self._agents):
+        for agent in reversed(self.agents):
             await agent.stop()
         await self.relay.stop()
         bugs = self.events("bug")
@@ -80,7 +80,7 @@ class System:
             for name, target in targets.items()
         )
         agent = HostAgent(HostSettings(tunnel=offers, **self._common(settings)))
-        self._agents.append(agent)
+        self.agents.append(agent)
         await agent.start()
         if wait:
             await until(lambda: not agent.readiness())
@@ -90,7 +90,7 @@ class System:
         """A client-agent that forwards a free port to each of these tunnels: `agent.ports`."""
         forwards = tuple(Forward("", 0, tunnel) for tunnel in tunnels)
         agent = ClientAgent(ClientSettings(forward=forwards, **self._common(settings)))
-        self._agents.append(agent)
+        self.agents.append(agent)
         await agent.start()
         if wait:
             await until(lambda: not agent.readiness())
@@ -104,7 +104,7 @@ class System:
 
     async def stop(self, agent: HostAgent | ClientAgent) -> None:
         """Stop one agent now."""
-        self._agents.remove(agent)
+        self.agents.remove(agent)
         await agent.stop()
 
     def _common(self, settings: dict[str, Any]) -> dict[str, Any]:

@@ -59,8 +59,10 @@ class _Side(asyncio.Protocol):
             self.other.transport.close()
 
     def reset(self) -> None:
-        if self.transport is not None:
+        if self.transport is not None and not self.transport.is_closing():
             sock = self.transport.get_extra_info("socket")
+            if sock is None or sock.fileno() < 0:
+                return  # uvloop has closed it, and is about to say so
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.transport.abort()
 
@@ -87,8 +89,8 @@ class Wire:
         self.shut()
         for task in tuple(self._dials):
             task.cancel()
-        self.cut()
         while self.sides:
+            self.cut()  # again: some were just being accepted
             await asyncio.sleep(0.01)
 
     async def open(self) -> None:

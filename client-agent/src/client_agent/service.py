@@ -65,7 +65,7 @@ class ClientAgent(Agent):
             server.close()
         await self.reset_all([session for tunnel in self._tunnels.values() for session in tunnel.sessions])
         for tunnel in self._tunnels.values():
-            tunnel.pool.stop()
+            await tunnel.pool.stop()
         await super().stop()
 
     def _tick(self) -> None:

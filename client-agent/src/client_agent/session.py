@@ -154,7 +154,7 @@ class Session:
         window = self._agent.settings.resume_window
         self._window = asyncio.get_running_loop().call_later(window, self._give_up, f"no resume within {window:g} s")
         if self._live:
-            self._log.info("leg lost", reason=reason, code=code)
+            self._log.info("leg lost", stream=self._id, reason=reason, code=code)
 
     def _move_if_leaving(self) -> None:
         """Find another leg while this one, which has to go, still carries."""

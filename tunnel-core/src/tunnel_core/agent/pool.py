@@ -57,11 +57,13 @@ class LegPool(Generic[L]):
     def start(self) -> None:
         self.top_up()
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Dial no more, and let the ready legs go."""
         self._stopped = True
-        for task in self._dials:
+        dials = tuple(self._dials)
+        for task in dials:
             task.cancel()
+        await asyncio.gather(*dials, return_exceptions=True)
         for leg in tuple(self._born):
             self.remove(leg)
             leg.close(CloseCode.NORMAL)

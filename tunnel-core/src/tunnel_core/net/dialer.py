@@ -199,23 +199,18 @@ class Dialer:
             options["sock"] = await sockets.connect(sockets.Address(self._uri.host, self._uri.port))
         if self._ssl is not None:
             options["ssl"] = self._ssl
-        try:
-            connection = await connect(
-                self._relay.rstrip("/") + leg_path(self._role, tunnel),
-                create_connection=_Handshake,
-                subprotocols=[Subprotocol(SUBPROTOCOL)],
-                additional_headers=headers,
-                user_agent_header=f"tcp-ws-tunnel/{__version__}",
-                compression=None,
-                proxy=proxy,
-                open_timeout=None,  # ours covers the connection, too
-                ping_interval=None,
-                **options,
-            )
-        except BaseException:
-            if "sock" in options:
-                options["sock"].close()
-            raise
+        connection = await connect(
+            self._relay + leg_path(self._role, tunnel),
+            create_connection=_Handshake,
+            subprotocols=[Subprotocol(SUBPROTOCOL)],
+            additional_headers=headers,
+            user_agent_header=f"tcp-ws-tunnel/{__version__}",
+            compression=None,
+            proxy=proxy,
+            open_timeout=None,  # ours covers the connection, too
+            ping_interval=None,
+            **options,
+        )
         return cast("_Handshake", connection)
 
     def _refused(self, exc: InvalidStatus) -> RelayUnavailable | AccessDenied:

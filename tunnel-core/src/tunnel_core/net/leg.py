@@ -110,7 +110,7 @@ class Leg(asyncio.BufferedProtocol):
         self.bytes_out += size + len(header)
         if size <= JOIN:
             self._transport.write(header + payload)
-        else:
+        elif not self._transport.is_closing():  # asyncio's writelines, before 3.14, does not ask that itself
             self._transport.writelines((header, payload))
 
     def send_text(self, payload: bytes) -> None:

@@ -99,9 +99,9 @@ def tune(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def reset_on_close(sock: socket.socket) -> None:
-    """Make the next close send RST instead of FIN."""
-    if sock.family != getattr(socket, "AF_UNIX", None):
+def reset_on_close(sock: socket.socket | None) -> None:
+    """Make the next close send RST instead of FIN. Of a socket that is closed there is nothing to make."""
+    if sock is not None and sock.fileno() >= 0 and sock.family != getattr(socket, "AF_UNIX", None):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
 
 

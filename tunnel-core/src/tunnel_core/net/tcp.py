@@ -85,7 +85,7 @@ class TcpConnection(asyncio.BufferedProtocol):
         if self._closing:
             return
         self._closing = True
-        if self._transport is not None:
+        if self._transport is not None and not self._transport.is_closing():
             reset_on_close(self._transport.get_extra_info("socket"))
             self._transport.abort()
 

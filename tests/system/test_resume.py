@@ -1,0 +1,262 @@
+"""Streams outlive their legs: cut, frozen, drained, in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+from support.apps import close, connect, echo, exchange, receive, reset, send, serve, until
+from support.system import System
+from support.wire import Wire
+from tunnel_core.net import liveness
+
+MIB = 1 << 20
+
+
+def is_empty(system: System) -> bool:
+    """Whether no stream, and no byte of one, is kept anywhere."""
+    return all(not list(agent.carried()) and not agent.budget.used for agent in system.agents)
+
+
+@pytest.mark.parametrize("which", ["client", "host", "both"])
+async def test_a_transfer_survives_cut_legs(loop_factory: Any, which: str) -> None:
+    """The client's legs, the host's, or both, cut with RST again and again while bytes go both ways."""
+    chance = random.Random(7)
+    async with (
+        serve(echo) as target,
+        System() as system,
+        Wire(system.relay.port) as near,
+        Wire(system.relay.port) as far,
+    ):
+        await system.host({"mc": target}, relay=f"ws://127.0.0.1:{far.port}")
+        client = await system.client("mc", relay=f"ws://127.0.0.1:{near.port}")
+        wires = {"client": [near], "host": [far], "both": [near, far]}[which]
+        transfers = asyncio.gather(*(exchange(client.ports[0], 6 * MIB, seed) for seed in range(3)))
+        for _ in range(8):
+            carried = near.carried
+            await until(lambda: near.carried > carried + chance.randrange(3 * MIB) or transfers.done())
+            assert not transfers.done(), "the transfer was over before the legs were cut"
+            for wire in wires:
+                wire.cut()
+        await transfers
+        assert system.events("stream resumed")
+        await until(lambda: is_empty(system))
+
+
+async def test_half_closed_streams_survive(loop_factory: Any) -> None:
+    """The client has ended; the legs are cut; the server's answer still comes, whole."""
+
+    async def answers_at_the_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.read()
+        wire.cut()
+        writer.write(request[::-1] * 10)
+        await writer.drain()
+
+    async with serve(answers_at_the_end) as target, System() as system, Wire(system.relay.port) as wire:
+        port = await system.pair(target, relay=f"ws://127.0.0.1:{wire.port}")
+        reader, writer = await connect(port)
+        writer.write(b"the question" * 1000)
+        writer.write_eof()
+        assert await reader.read() == (b"the question" * 1000)[::-1] * 10
+        await close(writer)
+        await until(lambda: is_empty(system))
+
+
+async def test_a_reset_while_the_legs_are_down_arrives_later(loop_factory: Any) -> None:
+    """RST at either end is delivered by the resume."""
+    seen: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+
+    async def waits(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"ready")
+        try:
+            seen.set_result(await reader.read())
+        except OSError as exc:
+            seen.set_result(exc)
+
+    async with serve(waits) as target, System() as system, Wire(system.relay.port) as wire:
+        port = await system.pair(target, relay=f"ws://127.0.0.1:{wire.port}")
+        reader, writer = await connect(port)
+        assert await reader.readexactly(5) == b"ready"
+        wire.shut()
+        wire.cut()
+        await until(lambda: system.events("leg lost"))
+        reset(writer)
+        await wire.open()
+        assert isinstance(await seen, ConnectionResetError)
+        await until(lambda: is_empty(system))
+
+
+@pytest.mark.parametrize("which", ["client", "host"])
+async def test_a_silent_leg_is_noticed(loop_factory: Any, which: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cable is pulled: no RST, no FIN, nothing. The stream moves to a leg that works."""
+    monkeypatch.setattr(liveness, "TICK", 0.05)
+    monkeypatch.setattr(liveness, "CARRYING", (0.2, 0.8))
+    async with serve(echo) as target, System() as system, Wire(system.relay.port) as wire:
+        through = f"ws://127.0.0.1:{wire.port}"
+        await system.host({"mc": target}, relay=through if which == "host" else system.url)
+        client = await system.client("mc", relay=through if which == "client" else system.url)
+        reader, writer = await connect(client.ports[0])
+        writer.write(b"before")
+        assert await reader.readexactly(6) == b"before"
+        wire.freeze()
+        writer.write(b"after")
+        wire.frozen = False  # new connections work; those of before stay silent
+        assert await reader.readexactly(5) == b"after"
+        assert system.events("stream resumed")
+        await close(writer)
+
+
+async def test_a_stream_that_is_not_resumed_in_time_is_reset(loop_factory: Any) -> None:
+    """Past the window both ends break their connections, say why, and keep nothing."""
+    ended: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+
+    async def waits(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"ready")
+        try:
+            ended.set_result(await reader.read())
+        except OSError as exc:
+            ended.set_result(exc)
+
+    async with serve(waits) as target, System() as system, Wire(system.relay.port) as wire:
+        port = await system.pair(target, relay=f"ws://127.0.0.1:{wire.port}", resume_window=0.5)
+        reader, writer = await connect(port)
+        assert await reader.readexactly(5) == b"ready"
+        wire.shut()
+        wire.cut()
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        assert isinstance(await ended, ConnectionResetError)
+        await until(lambda: is_empty(system))
+        reasons = {(line["outcome"], line["reason"]) for line in system.events("stream closed")}
+        assert reasons == {("lost", "no resume within 0.5 s")}
+        await close(writer)
+        await wire.open()
+
+
+async def test_a_client_that_vanishes_frees_the_host(loop_factory: Any) -> None:
+    """As after kill -9 of the client-agent: the target's connection ends with the resume window."""
+    async with serve(echo) as target, System() as system, Wire(system.relay.port) as wire:
+        host = await system.host({"mc": target}, resume_window=0.5)
+        client = await system.client("mc", relay=f"ws://127.0.0.1:{wire.port}")
+        writers = [(await connect(client.ports[0]))[1] for _ in range(5)]
+        for writer in writers:
+            writer.write(b"x" * 1000)
+        await until(lambda: len(list(host.carried())) == 5)
+        wire.shut()
+        wire.cut()
+        await until(lambda: not list(host.carried()) and not host.budget.used)
+        for writer in writers:
+            reset(writer)
+        await wire.open()
+
+
+async def test_streams_opened_while_the_relay_is_away_wait_for_it(loop_factory: Any) -> None:
+    """And carry what was sent meanwhile."""
+    async with serve(echo) as target, System() as system, Wire(system.relay.port) as wire:
+        port = await system.pair(target, relay=f"ws://127.0.0.1:{wire.port}")
+        wire.shut()
+        wire.cut()
+        transfers = asyncio.gather(*(exchange(port, 200_000, seed) for seed in range(5)))
+        await until(lambda: system.events("relay unreachable"))
+        await wire.open()
+        await transfers
+
+
+async def test_draining_moves_every_stream_without_a_pause(loop_factory: Any) -> None:
+    """A new relay behind the same address, then the old one is told to stop: make before break."""
+    async with serve(echo) as target, System(drain=20.0) as old, System() as system, Wire(old.relay.port) as wire:
+        port = await system.pair(target, relay=f"ws://127.0.0.1:{wire.port}")
+        streams = [await connect(port) for _ in range(30)]
+
+        async def ask(number: int) -> None:
+            reader, writer = streams[number]
+            question = f"{number} asks\n".encode() * 50
+            writer.write(question)
+            assert await reader.readexactly(len(question)) == question
+
+        await asyncio.gather(*map(ask, range(30)))
+        wire.target = system.relay.port
+        async with asyncio.TaskGroup() as group:
+            stopping = group.create_task(old.relay.stop())
+            while not stopping.done():
+                await asyncio.gather(*map(ask, range(30)))
+        await asyncio.gather(*map(ask, range(30)))
+        # Both agents log each move.
+        await until(lambda: len(system.events("stream resumed")) == 60)
+        assert not system.events("leg lost")
+        for _, writer in streams:
+            await close(writer)
+
+
+async def test_draining_alone_closes_what_is_left(loop_factory: Any) -> None:
+    """One relay: nobody can move, so the streams pause until a relay is back."""
+    async with serve(echo) as target, System(drain=0.5) as system, Wire(system.relay.port) as wire:
+        port = await system.pair(target, relay=f"ws://127.0.0.1:{wire.port}")
+        reader, writer = await connect(port)
+        writer.write(b"before")
+        assert await reader.readexactly(6) == b"before"
+        await system.relay.stop()
+        assert system.events("drained")
+        writer.write(b"after")
+        async with System() as other:
+            wire.target = other.relay.port
+            assert await reader.readexactly(5) == b"after"
+            await close(writer)
+            await until(lambda: is_empty(system))
+            for agent in tuple(system.agents):
+                await system.stop(agent)
+
+
+async def test_agents_that_stop_reset_their_streams(loop_factory: Any) -> None:
+    """Never a FIN that the application did not send; and the other end hears of it at once."""
+    for which in ("client", "host"):
+        seen: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+
+        async def waits(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"ready")
+            try:
+                seen.set_result(await reader.read())  # one at a time
+            except OSError as exc:
+                seen.set_result(exc)
+
+        async with serve(waits) as target, System() as system:
+            host = await system.host({"mc": target})
+            client = await system.client("mc")
+            reader, writer = await connect(client.ports[0])
+            assert await reader.readexactly(5) == b"ready"
+            await system.stop(client if which == "client" else host)
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+            assert isinstance(await seen, ConnectionResetError)
+            outcomes = {line["outcome"] for line in system.events("stream closed")}
+            assert outcomes == {"stopped", "reset-peer"}
+            await close(writer)
+
+
+async def test_replay_memory_is_bounded_for_the_agent(loop_factory: Any) -> None:
+    """With no leg, ten writers together are read up to the bound and no further; nothing is dropped."""
+    bound = 256 * 1024
+    async with serve(echo) as target, System() as system, Wire(system.relay.port) as wire:
+        await system.host({"mc": target})
+        client = await system.client("mc", relay=f"ws://127.0.0.1:{wire.port}", replay_memory=bound)
+        streams = [await connect(client.ports[0]) for _ in range(10)]
+        for reader, writer in streams:
+            writer.write(b"x")
+            await reader.readexactly(1)
+        wire.shut()
+        wire.cut()
+        transfers = [asyncio.create_task(send(writer, 400_000, seed)) for seed, (_, writer) in enumerate(streams)]
+        await until(lambda: client.budget.used >= bound)
+        used = -1
+        while used != client.budget.used:
+            used = client.budget.used
+            await until(lambda: len(system.events("relay unreachable")) > 0)
+        assert used <= bound + 10 * 4096
+        await wire.open()
+        for task, (reader, writer) in zip(transfers, streams, strict=True):
+            (count, got), sent = await asyncio.gather(receive(reader), task)
+            assert (count, got) == (400_000, sent)
+            await close(writer)
+        await until(lambda: is_empty(system))
