@@ -87,8 +87,10 @@ class Wire:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.shut()
-        for task in tuple(self._dials):
+        dials = tuple(self._dials)
+        for task in dials:
             task.cancel()
+        await asyncio.gather(*dials, return_exceptions=True)
         while self.sides:
             self.cut()  # again: some were just being accepted
             await asyncio.sleep(0.01)
@@ -135,3 +137,6 @@ class Wire:
             await asyncio.get_running_loop().create_connection(lambda: other, "127.0.0.1", self.target)
         except OSError:
             side.reset()
+        except asyncio.CancelledError:
+            self.sides.discard(other)  # uvloop closes what it had connected, and tells nobody
+            raise
