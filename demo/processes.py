@@ -13,7 +13,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -40,11 +40,14 @@ def free_port() -> int:
 class Process:
     """A child process whose log goes to a file."""
 
-    def __init__(self, name: str, command: Sequence[str], folder: Path, environ: dict[str, str]) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], folder: Path, environ: dict[str, str], admin_port: int
+    ) -> None:
         self.name = name
         self._command = command
         self._environ = environ
         self.log = folder / f"{name}.log"
+        self._admin_port = admin_port
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -88,6 +91,29 @@ class Process:
             self._child.kill()
             self._child.wait()
 
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and body of an HTTP GET from the admin port. Raises OSError."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._admin_port, timeout=5)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        except http.client.HTTPException as exc:
+            raise ConnectionError(str(exc)) from exc
+        finally:
+            connection.close()
+
+    def wait_ready(self) -> None:
+        """Wait until a service says that it is ready. Raises RuntimeError with its log if it does not."""
+        deadline = time.monotonic() + PATIENCE
+        while self._admin_port and self.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                if self.get("/readyz")[0] == 200:
+                    return
+            time.sleep(0.05)
+        if self._admin_port:
+            raise RuntimeError(f"{self.name} did not become ready:\n{self.log.read_text()}")
+
     def events(self, event: str) -> list[dict[str, Any]]:
         """The lines of one event in its log."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
@@ -95,43 +121,68 @@ class Process:
 
 
 class Tunnel:
-    """A sample server and the three services in front of it. Leaving it stops all of them."""
+    """A sample server and the three services in front of it. Leaving it stops all of them.
 
-    def __init__(self, *, port: int = 0, relay: Sequence[str] = (), agents: Sequence[str] = ()) -> None:
+    `target` replaces the sample server; `client_via` and `host_via` are ports that lead to
+    the relay for the one agent or the other; `environ` is added to the environment.
+    """
+
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        target: int = 0,
+        client_via: int = 0,
+        host_via: int = 0,
+        relay: Sequence[str] = (),
+        agents: Sequence[str] = (),
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="tunnel-demo-")
-        folder = Path(self._folder.name)
-        secret = folder / "secret"
+        self._path = Path(self._folder.name)
+        secret = self._path / "secret"
         secret.write_text(subprocess.check_output([BIN / "relay", "secret"], text=True))
         secret.chmod(0o600)
-        environ = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
-        environ["PYTHONPATH"] = os.pathsep.join((str(Path(__file__).parent.parent), environ.get("PYTHONPATH", "")))
-        self.relay_port, self.target_port, self.port = free_port(), free_port(), port or free_port()
-        self.admin = {name: free_port() for name in ("relay", "host-agent", "client-agent")}
-        common = ["--secret-file", str(secret), "--log-format", "json"]
-        to_relay = ["--relay", f"ws://127.0.0.1:{self.relay_port}"]
+        inherited = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+        self._environ = inherited | {"PYTHONPATH": str(Path(__file__).parent.parent)} | dict(environ or {})
+        self._common = ["--secret-file", str(secret), "--log-format", "json"]
+        self.relay_port, self.target_port, self.port = free_port(), target or free_port(), port or free_port()
+        self.relay = self.add_relay("relay", self.relay_port, *relay)
+        self.server = self._process("server", sys.executable, "-m", "demo.server", f"127.0.0.1:{self.target_port}")
+        self.host = self._service(
+            "host-agent",
+            *("--relay", f"ws://127.0.0.1:{host_via or self.relay_port}"),
+            *("--tunnel", f"demo=127.0.0.1:{self.target_port}", *agents),
+        )
+        self.client = self._service(
+            "client-agent",
+            *("--relay", f"ws://127.0.0.1:{client_via or self.relay_port}"),
+            *("--forward", f"{self.port}=demo", *agents),
+        )
+        self.all = [*([] if target else [self.server]), self.relay, self.host, self.client]
 
-        def process(name: str, *command: str) -> Process:
-            return Process(name, command, folder, environ)
+    def add_relay(self, name: str, port: int, *flags: str) -> Process:
+        """One more relay with the same secret, not started."""
+        return self._service(name, "--host", "127.0.0.1", "--port", str(port), *flags, command="relay")
 
-        def service(name: str, *flags: str) -> Process:
-            return process(name, str(BIN / name), *flags, "--admin-port", str(self.admin[name]), *common)
+    def _service(self, name: str, *flags: str, command: str = "") -> Process:
+        port = free_port()
+        flags = (*flags, "--admin-port", str(port), *self._common)
+        return self._process(name, str(BIN / (command or name)), *flags, admin_port=port)
 
-        self.server = process("server", sys.executable, "-m", "demo.server", f"127.0.0.1:{self.target_port}")
-        self.relay = service("relay", "--host", "127.0.0.1", "--port", str(self.relay_port), *relay)
-        self.host = service("host-agent", *to_relay, "--tunnel", f"demo=127.0.0.1:{self.target_port}", *agents)
-        self.client = service("client-agent", *to_relay, "--forward", f"{self.port}=demo", *agents)
-        self.all = (self.server, self.relay, self.host, self.client)
+    def _process(self, name: str, *command: str, admin_port: int = 0) -> Process:
+        return Process(name, command, self._path, self._environ, admin_port)
 
     @property
     def address(self) -> tuple[str, int]:
         return "127.0.0.1", self.port
 
     def __enter__(self) -> Self:
-        for process in self.all:
-            process.start()
         try:
-            for name in self.admin:
-                self.wait_ready(name)
+            for process in self.all:
+                process.start()
+            for process in self.all:
+                process.wait_ready()
         except BaseException:
             self.stop()
             raise
@@ -147,16 +198,3 @@ class Tunnel:
         for process in reversed(self.all):
             process.stop()
         self._folder.cleanup()
-
-    def wait_ready(self, name: str) -> None:
-        """Wait until the service says that it is ready. Raises RuntimeError with its log if it does not."""
-        deadline = time.monotonic() + PATIENCE
-        process = next(process for process in self.all if process.name == name)
-        while time.monotonic() < deadline and process.poll() is None:
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                connection = http.client.HTTPConnection("127.0.0.1", self.admin[name], timeout=2)
-                connection.request("GET", "/readyz")
-                if connection.getresponse().status == 200:
-                    return
-            time.sleep(0.05)
-        raise RuntimeError(f"{name} did not become ready:\n{process.log.read_text()}")
