@@ -8,7 +8,7 @@ SOURCES := tunnel-core/src relay/src host-agent/src client-agent/src
 MANIFESTS := $(wildcard */pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-kill test lint format requirements clean
+.PHONY: help setup demo demo-kill test test-faults lint format requirements clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,10 @@ demo-kill: $(VENV)/commands ## a transfer that survives kill -9 of the relay, ag
 
 test: $(VENV)/tools ## run the tests
 	$(BIN)/python -m pytest
+
+test-faults: $(VENV)/tools ## kill, cut and freeze real processes while they carry (10 minutes)
+	$(BIN)/python -m pytest tests/faults -m faults -s
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/unit/protocol
 
 lint: $(VENV)/tools ## check style and types
 	$(BIN)/ruff check .

@@ -16,6 +16,8 @@ try:
 except ImportError:
     uvloop = None  # type: ignore[assignment,unused-ignore]
 
+pytest.register_assert_rewrite("support")
+
 # Deadlines are generous everywhere: tests judge what happens, not how fast.
 hypothesis.settings.register_profile("default", deadline=None, print_blob=True, max_examples=200)
 hypothesis.settings.register_profile("long", deadline=None, print_blob=True, max_examples=10_000)

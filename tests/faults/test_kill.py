@@ -11,9 +11,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from support.faults import Leaks, WireThread, at_rest, metric, wait_until
+
 from demo import traffic
 from demo.processes import Tunnel
-from support.faults import Leaks, WireThread, at_rest, metric, wait_until
 
 pytestmark = pytest.mark.faults
 
@@ -133,7 +134,7 @@ def test_a_transfer_survives_an_address_that_does_not_answer(environ: dict[str, 
 
 
 def test_a_killed_client_frees_everything(environ: dict[str, str]) -> None:
-    """kill -9 of the client-agent: relay and host hold nothing of it after the resume window."""
+    """Kill -9 of the client-agent: relay and host hold nothing of it after the resume window."""
     with Tunnel(environ=environ, agents=("--resume-window", "2s")) as tunnel:
         leaks = Leaks(tunnel)
         sockets = [socket.create_connection(tunnel.address) for _ in range(20)]

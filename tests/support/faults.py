@@ -10,8 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from demo.processes import Process, Tunnel
 from prometheus_client.parser import text_string_to_metric_families
+
+from demo.processes import Process, Tunnel
 from support.wire import Wire
 
 
@@ -92,9 +93,9 @@ def at_rest(tunnel: Tunnel, patience: float = 30.0) -> None:
     for agent in (tunnel.host, tunnel.client):
         wait_until(lambda agent=agent: metric(agent, "tunnel_agent_streams") == 0, patience)  # type: ignore[misc]
         wait_until(lambda agent=agent: metric(agent, "tunnel_agent_replay_memory_bytes") == 0, patience)  # type: ignore[misc]
-        assert not agent.events("bug")
+        assert agent.events("bug") == []
     wait_until(lambda: metric(tunnel.relay, "relay_waiting_clients") == 0, patience)
-    assert not tunnel.relay.events("bug")
+    assert tunnel.relay.events("bug") == []
 
 
 class Leaks:

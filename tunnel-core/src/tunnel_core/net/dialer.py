@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar, cast
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidHandshake, InvalidStatus, ProxyError
+from websockets.exceptions import InvalidStatus, ProxyError, WebSocketException
 from websockets.proxy import get_proxy
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
@@ -174,7 +174,7 @@ class Dialer:
             ) from exc
         except ProxyError as exc:
             raise RelayUnavailable(f"the proxy to {self._relay} failed: {exc}") from exc
-        except (InvalidHandshake, OSError, EOFError) as exc:
+        except (WebSocketException, OSError, EOFError) as exc:
             raise RelayUnavailable(f"cannot reach {self._relay}: {exc}") from exc
         transport = connection.transport
         if connection.subprotocol != SUBPROTOCOL or transport.is_closing():
