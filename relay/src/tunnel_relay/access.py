@@ -48,7 +48,7 @@ class Access:
         if self._path and not self.reread():
             raise UsageError(f"the file of revoked ids cannot be read: {self._path}")
 
-    def judge(self, request: Request, role: Role, tunnel: str) -> Grant | None:
+    def judge(self, request: Request, role: Role, tunnel: str, address: str) -> Grant | None:
         """What the request's token grants; None where no tokens are asked for. Raises Denied."""
         if self._open:
             return None
@@ -63,7 +63,7 @@ class Access:
             raise Denied(HTTPStatus.UNAUTHORIZED, str(exc), "bad-token") from exc
         if grant.id in self._revoked:
             raise Denied(HTTPStatus.FORBIDDEN, "the token was revoked: ask for a new one", "revoked")
-        if grant.role != role or tunnel not in grant.tunnels or not grant.admits_address(request.peer):
+        if grant.role != role or tunnel not in grant.tunnels or not grant.admits_address(address):
             # One answer for all three: it tells nothing about tunnels that are not the asker's.
             raise Denied(HTTPStatus.FORBIDDEN, "the token does not allow this", "not-allowed")
         return grant

@@ -19,7 +19,6 @@ from tunnel_core.errors import ProtocolViolation
 from tunnel_core.net.leg import PEACEFUL, Leg
 from tunnel_core.protocol.control import (
     EARLY_DATA,
-    MAX_MESSAGE,
     Fin,
     Open,
     Paired,
@@ -53,7 +52,8 @@ class RelayLeg(Leg):
         grant: Grant | None,
         subject: str,
     ) -> None:
-        super().__init__(pairing.monitor, client=False, text_limit=MAX_MESSAGE if v1 else None)
+        super().__init__(pairing.monitor, client=False, text_limit=pairing.settings.max_message if v1 else None)
+        self.max_rate = pairing.settings.max_message_rate
         self._pairing = pairing
         self.role: Role = role
         self.tunnel = tunnel
@@ -65,8 +65,8 @@ class RelayLeg(Leg):
         self.grant = grant
         self.subject = subject
         self.peer: RelayLeg | None = None
+        self.sought = False  # a client that has asked for a host: it counts as a stream
         self.carried = 0  # bytes of streams that this leg brought
-        self.needs = ""  # the instance that a waiting `resume` names
         self.asked: Open | Resume | None = None  # what a v1 client leg waits with
         self._held: list[bytes] = []  # what came before the pairing; text marked by _TEXT
         self._held_size = 0

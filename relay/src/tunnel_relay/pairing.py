@@ -9,10 +9,11 @@ from typing import Final
 from tunnel_core.net.liveness import DOUBTFUL, LegMonitor
 from tunnel_core.protocol.control import Goaway, Open, Refused, Resume, encode
 from tunnel_core.protocol.frames import CloseCode
-from tunnel_core.service.logs import Logger
+from tunnel_core.service.logs import Throttle
 
 from .access import Access
 from .leg import RelayLeg
+from .limits import Limits
 from .metrics import RelayMetrics
 from .registry import Registry
 from .settings import RelaySettings
@@ -24,11 +25,18 @@ class Pairing:
     """Knows every leg from its upgrade to its end."""
 
     def __init__(
-        self, settings: RelaySettings, access: Access, monitor: LegMonitor, metrics: RelayMetrics, log: Logger
+        self,
+        settings: RelaySettings,
+        access: Access,
+        limits: Limits,
+        monitor: LegMonitor,
+        metrics: RelayMetrics,
+        log: Throttle,
     ) -> None:
+        self.settings = settings
         self.monitor = monitor
+        self._limits = limits
         self.legs: set[RelayLeg] = set()
-        self._settings = settings
         self._access = access
         self._metrics = metrics
         self._log = log
@@ -38,6 +46,7 @@ class Pairing:
     def add(self, leg: RelayLeg) -> None:
         """A leg has come in. Raw ones pair now, a v1 client when it opens a stream."""
         self.legs.add(leg)
+        self._limits.add_leg(leg.address, leg.grant)
         if leg.v1:
             self._access.claim(leg.instance, leg.subject)
         self._metrics.leg_came(leg)
@@ -48,6 +57,8 @@ class Pairing:
             client = self._registry.add_host(leg, leg.tunnel, leg.instance)
             if client is not None:
                 self._pair(client, leg)
+        elif not leg.v1 and not self._limits.may_stream(leg.grant):
+            self._refuse(leg, "streams-per-token", "too many streams with this token")
         elif not leg.v1:
             self._seek(leg, "")
 
@@ -61,10 +72,11 @@ class Pairing:
 
     def may_begin(self, leg: RelayLeg, message: Open | Resume) -> bool:
         """Whether a stream may begin, or go on, on `leg`. Refuses it if not."""
-        if isinstance(message, Open) and self._access.expired(leg.grant):
-            leg.send_text(encode(Refused(message.stream, "the token has expired: ask for a new one")))
-            self._metrics.refused("expired")
-            return False
+        if isinstance(message, Open):
+            if self._access.expired(leg.grant):
+                return self._refuse_stream(leg, message, "expired", "the token has expired: ask for a new one")
+            if leg.asked is None and not self._limits.may_stream(leg.grant):
+                return self._refuse_stream(leg, message, "streams-per-token", "too many streams with this token")
         if isinstance(message, Open):
             self._log.info(
                 "stream opening", tunnel=leg.tunnel, stream=message.stream, client=leg.address, subject=leg.subject
@@ -75,14 +87,21 @@ class Pairing:
             )
         return True
 
+    def _refuse_stream(self, leg: RelayLeg, message: Open, label: str, reason: str) -> bool:
+        leg.send_text(encode(Refused(message.stream, reason)))
+        self._metrics.refused(label)
+        return False
+
     def seek(self, leg: RelayLeg, message: Open | Resume) -> None:
         """A v1 client leg wants its host."""
         self._seek(leg, message.instance if isinstance(message, Resume) else "")
 
     def _seek(self, leg: RelayLeg, instance: str) -> None:
+        leg.sought = True
+        self._limits.add_stream(leg.grant)
         if (
-            self._registry.waiting >= self._settings.max_waiting
-            or self._registry.waiting_in(leg.tunnel) >= self._settings.max_waiting_per_tunnel
+            self._registry.waiting >= self.settings.max_waiting
+            or self._registry.waiting_in(leg.tunnel) >= self.settings.max_waiting_per_tunnel
         ):
             self._refuse(leg, "too-many-waiting", "too many clients wait for this tunnel: try again")
             return
@@ -90,7 +109,7 @@ class Pairing:
         if host is not None:
             self._pair(leg, host)
         else:
-            timer = asyncio.get_running_loop().call_later(self._settings.wait, self._waited, leg)
+            timer = asyncio.get_running_loop().call_later(self.settings.wait, self._waited, leg)
             self._waits[leg] = timer, time.monotonic()
 
     def _waited(self, leg: RelayLeg) -> None:
@@ -125,11 +144,14 @@ class Pairing:
         self._registry.remove(leg, leg.tunnel, leg.instance)
         if leg in self._waits:
             self._waits.pop(leg)[0].cancel()
+        if leg.sought:
+            self._limits.remove_stream(leg.grant)
         self._log.debug("leg ended", tunnel=leg.tunnel, role=leg.role, address=leg.address, code=code, reason=reason)
 
     def leg_gone(self, leg: RelayLeg) -> None:
         """The socket of `leg` is closed."""
         self.legs.discard(leg)
+        self._limits.remove_leg(leg.address, leg.grant)
         self._metrics.leg_left(leg)
         if leg.v1:
             self._access.release(leg.instance)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from tunnel_core.errors import UsageError
 from tunnel_core.net.sockets import parse_host, parse_port
-from tunnel_core.protocol.tokens import parse_secrets
+from tunnel_core.protocol.control import MAX_MESSAGE
+from tunnel_core.protocol.tokens import parse_network, parse_secrets
 from tunnel_core.service.logs import LogSettings
-from tunnel_core.service.settings import Secret, choice, count, seconds, secret, setting, text
+from tunnel_core.service.settings import Secret, choice, count, seconds, secret, setting, size, text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,51 @@ class RelaySettings(LogSettings):
     drain: float = setting(
         25.0, "how long legs may take to move elsewhere on SIGTERM", parse=seconds(0, 3600), metavar="TIME", shown="25s"
     )
+    max_legs: int = setting(
+        0,
+        "legs in all; 0: as many as there are descriptors for, 20000 at the most",
+        parse=count(0, 1_000_000),
+        metavar="N",
+    )
+    max_legs_per_token: int = setting(500, "legs with one token", parse=count(1, 1_000_000), metavar="N")
+    max_streams_per_token: int = setting(
+        250, "streams at once with one token, if that does not say itself", parse=count(1, 1_000_000), metavar="N"
+    )
+    max_legs_per_address: int = setting(
+        1000, "legs from one address (of IPv6: one /64)", parse=count(1, 1_000_000), metavar="N"
+    )
+    max_handshakes: int = setting(
+        512, "connections that may be in their handshake at once; more wait", parse=count(1, 100_000), metavar="N"
+    )
+    handshake_timeout: float = setting(
+        10.0, "how long a handshake may take", parse=seconds(0.1, 60), metavar="TIME", shown="10s"
+    )
+    max_header: int = setting(
+        16384, "bytes of request line and headers", parse=size(1024, 1 << 20), metavar="SIZE", shown="16KiB"
+    )
+    max_message: int = setting(
+        MAX_MESSAGE, "bytes of a control message", parse=size(512, MAX_MESSAGE), metavar="SIZE", shown="4KiB"
+    )
+    max_message_rate: int = setting(
+        1000,
+        "control messages and pings a second on one leg, besides those that its bytes explain",
+        parse=count(10, 1_000_000),
+        metavar="N",
+    )
+    max_failed_logins: int = setting(
+        20, "bad tokens that an address may present at once", parse=count(1, 1_000_000), metavar="N"
+    )
+    failed_login_refill: float = setting(
+        6.0, "time until it may present one more", parse=seconds(0.01, 3600), metavar="TIME", shown="6s"
+    )
+    trusted_proxy: tuple[str, ...] = setting(
+        (),
+        "network of proxies whose word on the client's address is believed; repeats",
+        parse=parse_network,
+        repeat=True,
+        metavar="CIDR",
+    )
+    client_address_header: str = setting("X-Forwarded-For", "header in which they give it", parse=text, metavar="NAME")
     max_waiting: int = setting(
         1000, "clients that may wait for hosts at once: 64 KiB each", parse=count(1, 1_000_000), metavar="N"
     )

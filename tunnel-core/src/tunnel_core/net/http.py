@@ -7,6 +7,7 @@ socket around it. A connection is one request: it costs no task, and one timer.
 from __future__ import annotations
 
 import asyncio
+import socket
 import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,9 +19,11 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from .leg import Leg
+from .sockets import BACKLOG
 
 HANDSHAKE_TIMEOUT: Final = 10.0  # seconds from the connection to the end of the request
 MAX_HEAD: Final = 16 * 1024  # bytes of request line and headers: a token is 300, a browser's cookies 4 KiB
+AT_ONCE: Final = 512  # connections before their answer: a handshake takes a millisecond, a slow one seconds
 SERVER: Final = "tcp-ws-tunnel"
 
 
@@ -57,39 +60,116 @@ class Upgrade:
 Handler = Callable[[Request], Response | Upgrade]
 
 
+class HttpServer:
+    """Serves `handler` on a listening socket.
+
+    At most `at_once` connections may be in the stage before their answer: above that the
+    next ones wait in the kernel, so that neither descriptors nor memory run out.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        handler: Handler,
+        *,
+        timeout: float = HANDSHAKE_TIMEOUT,
+        max_head: int = MAX_HEAD,
+        at_once: int = AT_ONCE,
+        full: Callable[[], None] = lambda: None,
+        dropped: Callable[[str], None] = lambda reason: None,
+    ) -> None:
+        self._sock = sock
+        self.handler = handler
+        self.timeout = timeout
+        self.max_head = max_head
+        self.dropped = dropped  # told of each connection that never made a proper request
+        self._at_once = at_once
+        self._full = full  # told when accepting pauses
+        self._connections: set[HttpConnection] = set()
+        self._server: asyncio.Server | None = None
+        self._resuming: asyncio.Task[None] | None = None
+
+    @property
+    def port(self) -> int:
+        return int(self._sock.getsockname()[1])
+
+    @property
+    def accepting(self) -> bool:
+        return self._server is not None
+
+    async def start(self) -> None:
+        """Accept connections. The server gets a duplicate of the socket, so that it can be closed and made anew."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: HttpConnection(self), sock=self._sock.dup(), backlog=BACKLOG)
+
+    async def stop(self) -> None:
+        """Close the port, and what has not become a leg."""
+        if self._resuming is not None:
+            self._resuming.cancel()
+        self._pause()
+        self._sock.close()
+        for connection in tuple(self._connections):
+            connection.abort()
+
+    def _pause(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def opened(self, connection: HttpConnection) -> None:
+        self._connections.add(connection)
+        if len(self._connections) >= self._at_once and self._server is not None:
+            self._pause()
+            self._full()
+
+    def closed(self, connection: HttpConnection) -> None:
+        self._connections.discard(connection)
+        if self._server is None and self._resuming is None and len(self._connections) < self._at_once * 0.9:
+            self._resuming = asyncio.get_running_loop().create_task(self._resume())
+
+    async def _resume(self) -> None:
+        if self._sock.fileno() >= 0:
+            await self.start()
+        self._resuming = None
+
+
 class HttpConnection(asyncio.Protocol):
     """One connection, until its request is answered or has become a leg."""
 
-    def __init__(self, handler: Handler, connections: set[HttpConnection]) -> None:
-        self._handler = handler
-        self._connections = connections  # of the server: those that are in this stage
+    def __init__(self, server: HttpServer) -> None:
+        self._server = server
         self._head = bytearray()
         self._transport: asyncio.Transport
         self._timer: asyncio.TimerHandle
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._connections.add(self)
-        # The time for the request; then, once more, for the peer to take the answer.
-        self._timer = asyncio.get_running_loop().call_later(HANDSHAKE_TIMEOUT, self.abort)
+        # The time for the request, and for the peer to take the answer.
+        self._timer = asyncio.get_running_loop().call_later(self._server.timeout, self._too_late)
+        self._server.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
-        self._connections.discard(self)
+        self._server.closed(self)
 
     def abort(self) -> None:
+        self._transport.abort()
+
+    def _too_late(self) -> None:
+        self._server.dropped("handshake-timeout")
         self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if self._transport.is_closing():
             return
         self._head += data
-        end = self._head.find(b"\r\n\r\n", 0, MAX_HEAD)
+        end = self._head.find(b"\r\n\r\n", 0, self._server.max_head)
         if end >= 0:
             head, rest = bytes(self._head[: end + 4]), bytes(self._head[end + 4 :])
             self._head.clear()
             self._request(head, rest)
-        elif len(self._head) >= MAX_HEAD:
+        elif len(self._head) >= self._server.max_head:
+            self._server.dropped("header-size")
             self._answer(ServerProtocol(), Response(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers too large\n"))
 
     def _request(self, head: bytes, rest: bytes) -> None:
@@ -100,10 +180,11 @@ class HttpConnection(asyncio.Protocol):
         protocol.receive_data(head)
         events = protocol.events_received()
         if not events:
+            self._server.dropped("not-http")
             self._answer(protocol, Response(HTTPStatus.BAD_REQUEST, "this is not an HTTP request\n"))
             return
         request = cast("WebSocketRequest", events[0])
-        answer = self._handler(self._read(request))
+        answer = self._server.handler(self._read(request))
         if isinstance(answer, Response):
             self._answer(protocol, answer)
             return
@@ -117,7 +198,7 @@ class HttpConnection(asyncio.Protocol):
             self._transport.close()
             return
         self._timer.cancel()
-        self._connections.discard(self)
+        self._server.closed(self)
         leg = answer.make_leg()
         self._transport.set_protocol(leg)
         leg.connection_made(self._transport)

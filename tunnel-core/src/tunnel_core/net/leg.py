@@ -54,6 +54,7 @@ class Leg(asyncio.BufferedProtocol):
 
     pings = True
     must_read = False
+    max_rate: int | None = None  # messages and pings a second, besides those that its bytes explain
 
     def __init__(self, monitor: LegMonitor, *, client: bool, text_limit: int | None) -> None:
         self._transport: asyncio.Transport | None = None
@@ -62,6 +63,7 @@ class Leg(asyncio.BufferedProtocol):
         self._monitor = monitor
         self.bytes_in = 0  # wire bytes
         self.bytes_out = 0
+        self.messages_in = 0  # text, pings and pongs
         self.carrying = False  # a stream or a pair depends on it: it is pinged, and given up, sooner
         self.congested = False  # more than HIGH_WATER bytes wait for the socket
         self.reading = True
@@ -69,6 +71,7 @@ class Leg(asyncio.BufferedProtocol):
         self._close_sent = False
         self.close_received = False
         self._ping: tuple[bytes, float] | None = None
+        self._pong: bytes | None = None  # what is to be answered of this read
         self._ended = False
         self.silent = False  # it was given up because nothing came
 
@@ -212,6 +215,10 @@ class Leg(asyncio.BufferedProtocol):
                 size += len(item)
         if pieces:
             self.on_data(pieces, size)
+        pong, self._pong = self._pong, None
+        if pong is not None:
+            # The latest ping's alone is answered, as RFC 6455 section 5.5.3 allows.
+            self._send_control(PONG, pong)
 
     def pause_writing(self) -> None:
         self.congested = True
@@ -233,10 +240,11 @@ class Leg(asyncio.BufferedProtocol):
     # Events.
 
     def _on_event(self, event: Event) -> None:
+        self.messages_in += 1
         if event.opcode == TEXT:
             self.on_text(event.payload)
         elif event.opcode == PING:
-            self._send_control(PONG, event.payload)
+            self._pong = event.payload
         elif event.opcode == PONG:
             if self._ping is not None and self._ping[0] == event.payload:
                 self._monitor.observe_round_trip(time.monotonic() - self._ping[1])

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from ..protocol.frames import CloseCode
+
 if TYPE_CHECKING:
     from .leg import Leg
 
@@ -21,15 +23,18 @@ CARRYING: Final = (5.0, 15.0)  # three pings unanswered
 IDLE: Final = (15.0, 45.0)  # proxies cut idle connections at 55 to 60 s
 # A waiting leg that did not even answer this long is better not given a stream.
 DOUBTFUL: Final = 2 * IDLE[0] + 2 * TICK
+BYTES_A_MESSAGE: Final = 16 * 1024  # the smallest window is acknowledged in steps of 16 KiB
 STUCK: Final = 15.0  # seconds without any progress of what waits for the socket
 
 
 class _Watch:
-    __slots__ = ("bytes_in", "heard", "moved", "pinged", "sent")
+    __slots__ = ("bytes_in", "carried", "heard", "messages", "moved", "pinged", "sent")
 
     def __init__(self, now: float) -> None:
         self.bytes_in = 0
         self.sent = 0
+        self.messages = 0
+        self.carried = 0
         self.heard = now  # when the leg last brought a byte
         self.moved = now  # when the socket last took one, or nothing was waiting
         self.pinged = now
@@ -38,9 +43,15 @@ class _Watch:
 class LegMonitor:
     """Watches the legs of one process, and measures how late its event loop runs."""
 
-    def __init__(self, observe_round_trip: Callable[[float], None], observe_lag: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        observe_round_trip: Callable[[float], None],
+        observe_lag: Callable[[float], None],
+        violated: Callable[[], None] = lambda: None,
+    ) -> None:
         self.observe_round_trip = observe_round_trip
         self._observe_lag = observe_lag
+        self._violated = violated
         self._legs: dict[Leg, _Watch] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
@@ -88,6 +99,14 @@ class LegMonitor:
             self._check(leg, watch, now)
         self._arm(now)
 
+    def _is_too_fast(self, leg: Leg, watch: _Watch, rate: int) -> bool:
+        carried = leg.bytes_in + leg.bytes_out
+        explained = (carried - watch.carried) // BYTES_A_MESSAGE
+        messages = leg.messages_in - watch.messages
+        watch.carried = carried
+        watch.messages = leg.messages_in
+        return messages > rate * TICK + explained
+
     def _check(self, leg: Leg, watch: _Watch, now: float) -> None:
         ping_after, dead_after = CARRYING if leg.carrying else IDLE
         if leg.bytes_in != watch.bytes_in or not leg.reading or leg.close_received:
@@ -98,6 +117,10 @@ class LegMonitor:
         elif now - watch.heard >= dead_after - TICK:  # heard up to a tick before it was noted
             leg.silent = True
             leg.lost(f"silent for {dead_after:.0f} s")
+            return
+        if leg.max_rate is not None and self._is_too_fast(leg, watch, leg.max_rate):
+            leg.violated(CloseCode.POLICY_VIOLATION, "too many control messages")
+            self._violated()
             return
         unsent = leg.unsent
         taken = leg.bytes_out - unsent

@@ -46,6 +46,10 @@ FIN: Final = 0x80
 MASKED: Final = 0x80
 FINAL_BINARY: Final = FIN | BINARY
 MAX_CONTROL_PAYLOAD: Final = 125  # RFC 6455 section 5.5
+# Frames that bring no payload (text, control, empty ones) in what one read brought. An
+# honest peer sends a few a second; each costs this process some microseconds, and 128 KiB
+# hold 20,000: without a bound one read could hold up all other connections.
+MAX_IDLE_FRAMES: Final = 1000
 
 _pack_16 = struct.Struct("!BBH").pack
 _pack_64 = struct.Struct("!BBQ").pack
@@ -104,6 +108,7 @@ class FrameReader:
         "_dead",
         "_fin",
         "_head",
+        "_idle",
         "_key",
         "_left",
         "_masked",
@@ -126,6 +131,7 @@ class FrameReader:
         self._collected = bytearray()  # a control frame's payload so far
         self._text = bytearray()  # a text message's payload so far
         self._utf8: codecs.IncrementalDecoder | None = None
+        self._idle = 0  # frames without payload in this read
         self._dead = False  # after a close frame or a violation nothing more is read
 
     def feed(self, data: memoryview) -> list[memoryview | bytes | Event]:
@@ -140,6 +146,7 @@ class FrameReader:
         end = len(data)
         pos = 0
         masked = self._masked
+        self._idle = 0
         if self._head:
             pos = self._finish_header(data, out)
             if pos < 0:
@@ -163,17 +170,19 @@ class FrameReader:
                     start += 4
                     if end - start < length:
                         break
+                    pos = start + length
                     if length:
-                        pos = start + length
                         out.append(apply_mask(data[start:pos], bytes(data[start - 4 : start])))
-                    else:
-                        pos = start
+                    elif not self._may_idle(out):
+                        return out
                 else:
                     if end - start < length:
                         break
                     pos = start + length
                     if length:
                         out.append(data[start:pos])
+                    elif not self._may_idle(out):
+                        return out
             if pos == end:
                 return out
             taken = self._header(data, pos, out)
@@ -230,6 +239,8 @@ class FrameReader:
             (length,) = _unpack_64(data, pos + 2)
             if length >> 63:
                 return self._fail(out, CloseCode.PROTOCOL_ERROR, "frame length over 2^63")
+        if (opcode != BINARY or not length) and not self._may_idle(out):
+            return 0
         fin = bool(first & FIN)
         if opcode < CLOSE:
             self._message = 0 if fin else opcode
@@ -241,6 +252,13 @@ class FrameReader:
         self._left = length
         self._key = bytes(data[pos + size - 4 : pos + size]) if self._masked else b""
         return size
+
+    def _may_idle(self, out: list[memoryview | bytes | Event]) -> bool:
+        self._idle += 1
+        if self._idle > MAX_IDLE_FRAMES:
+            self._fail(out, CloseCode.POLICY_VIOLATION, "too many frames without payload")
+            return False
+        return True
 
     def _payload(self, data: memoryview, pos: int, out: list[memoryview | bytes | Event]) -> int:
         """Take what `data` holds of the current frame's payload. Returns the position after it."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import socket
 from collections.abc import Callable
 from http import HTTPStatus
@@ -11,7 +9,7 @@ from http import HTTPStatus
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
-from ..net.http import HttpConnection, Request, Response, Upgrade
+from ..net.http import HttpServer, Request, Response, Upgrade
 
 Readiness = Callable[[], str]
 """Why the service is not ready, in a few words; an empty text means it is."""
@@ -33,26 +31,19 @@ class AdminServer:
     """Serves the admin port on `sock`."""
 
     def __init__(self, sock: socket.socket, registry: CollectorRegistry, readiness: Readiness) -> None:
-        self._sock = sock
+        self._server = HttpServer(sock, self._answer)
         self._registry = registry
         self._readiness = readiness
-        self._connections: set[HttpConnection] = set()
-        self._server: asyncio.Server | None = None
 
     @property
     def port(self) -> int:
-        return int(self._sock.getsockname()[1])
+        return self._server.port
 
     async def start(self) -> None:
-        make = functools.partial(HttpConnection, self._answer, self._connections)
-        self._server = await asyncio.get_running_loop().create_server(make, sock=self._sock)
+        await self._server.start()
 
     async def stop(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            for connection in tuple(self._connections):
-                connection.abort()
-            await self._server.wait_closed()
+        await self._server.stop()
 
     def _answer(self, request: Request) -> Response | Upgrade:
         answer = health(request, self._readiness)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import MutableMapping
+import time
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final, TextIO
 
@@ -104,6 +105,35 @@ def _named(service: str) -> structlog.typing.Processor:
 
 def _unchanged(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     return event
+
+
+class Throttle:
+    """A logger that lets so many warnings a second through: strangers must not fill the disk."""
+
+    def __init__(self, log: Logger, per_second: int = 20, clock: Callable[[], float] = time.monotonic) -> None:
+        self.debug = log.debug
+        self.info = log.info
+        self.error = log.error
+        self._log = log
+        self._per_second = per_second
+        self._clock = clock
+        self._since = 0.0
+        self._passed = 0
+        self._kept_back = 0
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """Log a warning, or count it: the next that passes tells how many were kept back before it."""
+        now = self._clock()
+        if now - self._since >= 1:
+            self._since = now
+            self._passed = 0
+        if self._passed >= self._per_second:
+            self._kept_back += 1
+            return
+        self._passed += 1
+        if self._kept_back:
+            fields["kept_back"], self._kept_back = self._kept_back, 0
+        self._log.warning(event, **fields)
 
 
 def get() -> Logger:

@@ -7,14 +7,20 @@ signal stops in order, the second ends at once.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from ..errors import TunnelError
 from . import logs
+
+MANY_DESCRIPTORS: Final = 1 << 20  # more than any service here can use
+
+if sys.platform != "win32":
+    import resource
 
 try:
     import uvloop
@@ -39,6 +45,17 @@ def loop_name() -> str:
     return "asyncio" if _new_loop is None else "uvloop"
 
 
+def raise_descriptor_limit() -> int:
+    """Let this process have as many open files as it may. Returns how many that is."""
+    if sys.platform == "win32":
+        return MANY_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MANY_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MANY_DESCRIPTORS)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return max(soft, wanted)
+
+
 def serve(make: Callable[[], Service]) -> int:
     """Run the service that `make` makes, inside the loop, until a signal. Returns the exit code."""
     with asyncio.Runner(loop_factory=_new_loop) as runner:
@@ -48,6 +65,7 @@ def serve(make: Callable[[], Service]) -> int:
 async def _serve(make: Callable[[], Service]) -> int:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_unexpected)
+    raise_descriptor_limit()
     stop = asyncio.Event()
     restore = _on_signals(loop, stop)
     log = logs.get()
@@ -99,6 +117,9 @@ def _on_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> Callabl
 def _unexpected(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """A bug: one stream may suffer from it, the process goes on, and the log says where."""
     error = context.get("exception")
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        logs.get().error("out of file descriptors", hint="raise the limit of open files (ulimit -n)")
+        return
     where = ""
     if error is not None and error.__traceback__ is not None:
         frame = error.__traceback__

@@ -1,0 +1,91 @@
+"""What comes to the public port: a health check, somebody to turn away, or a leg."""
+
+from __future__ import annotations
+
+import time
+from http import HTTPStatus
+
+from tunnel_core.net.http import Request, Response, Upgrade
+from tunnel_core.protocol.endpoints import INSTANCE_HEADER, SUBPROTOCOL, Role, is_id, parse_leg_path
+from tunnel_core.service.admin import Readiness, health
+from tunnel_core.service.logs import Throttle
+
+from .access import ANYBODY, Access, Denied
+from .leg import RelayLeg
+from .limits import Limits
+from .metrics import RelayMetrics
+from .pairing import Pairing
+
+
+class Admission:
+    """Answers each request, before any upgrade."""
+
+    def __init__(
+        self,
+        access: Access,
+        limits: Limits,
+        pairing: Pairing,
+        metrics: RelayMetrics,
+        readiness: Readiness,
+        log: Throttle,
+    ) -> None:
+        self._access = access
+        self._limits = limits
+        self._pairing = pairing
+        self._metrics = metrics
+        self._readiness = readiness
+        self._log = log
+        self.closed = False  # the relay drains
+
+    def answer(self, request: Request) -> Response | Upgrade:
+        """The answer to one request. The token of a query stands in no log: only the path does."""
+        answer = health(request, self._readiness)
+        if answer is not None:
+            return answer
+        address = self._limits.address(request.peer, request.headers)
+        try:
+            return self._upgrade(request, address)
+        except Denied as denied:
+            self._metrics.refused(denied.label)
+            self._log.warning("leg refused", path=request.path[:100], address=address, reason=denied.reason)
+            return denied.response
+
+    def _upgrade(self, request: Request, address: str) -> Upgrade:
+        if self.closed:
+            raise Denied(HTTPStatus.SERVICE_UNAVAILABLE, "the relay is about to stop: try again", "draining", 1)
+        wanted = parse_leg_path(request.path)
+        if wanted is None:
+            raise Denied(HTTPStatus.NOT_FOUND, "legs are at /host/TUNNEL and /client/TUNNEL", "path")
+        role, tunnel = wanted
+        now = time.monotonic()
+        self._limits.check_login(address, now)
+        try:
+            grant = self._access.judge(request, role, tunnel, address)
+        except Denied:
+            self._limits.login_failed(address, now)
+            raise
+        self._limits.check_leg(address, grant)
+        subject = grant.subject if grant is not None else ANYBODY
+        v1 = SUBPROTOCOL in request.subprotocols
+        instance = self._instance(request, subject) if v1 else ""
+
+        def make_leg(role: Role = role) -> RelayLeg:
+            return RelayLeg(
+                self._pairing,
+                role=role,
+                tunnel=tunnel,
+                v1=v1,
+                instance=instance,
+                address=address,
+                grant=grant,
+                subject=subject,
+            )
+
+        return Upgrade(make_leg, SUBPROTOCOL if v1 else None)
+
+    def _instance(self, request: Request, subject: str) -> str:
+        instance = request.headers.get(INSTANCE_HEADER.lower(), "")
+        if not is_id(instance):
+            raise Denied(HTTPStatus.BAD_REQUEST, f"{INSTANCE_HEADER}: 32 hexadecimal digits are needed", "instance")
+        self._access.check_owner(instance, subject)
+        return instance
