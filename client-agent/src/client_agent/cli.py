@@ -27,4 +27,11 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
 
         return ClientAgent(settings)
 
-    return cli.main("client-agent", "CLIENT_AGENT", ClientSettings, DESCRIPTION, EPILOG, make, arguments, environ)
+    async def examine(settings: ClientSettings, say: cli.Say) -> int:
+        from .doctor import ClientDoctor
+
+        return await ClientDoctor(settings, say).run()
+
+    return cli.main(
+        "client-agent", "CLIENT_AGENT", ClientSettings, DESCRIPTION, EPILOG, make, examine, arguments, environ
+    )

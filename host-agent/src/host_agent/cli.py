@@ -29,4 +29,9 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
 
         return HostAgent(settings)
 
-    return cli.main("host-agent", "HOST_AGENT", HostSettings, DESCRIPTION, EPILOG, make, arguments, environ)
+    async def examine(settings: HostSettings, say: cli.Say) -> int:
+        from .doctor import HostDoctor
+
+        return await HostDoctor(settings, say).run()
+
+    return cli.main("host-agent", "HOST_AGENT", HostSettings, DESCRIPTION, EPILOG, make, examine, arguments, environ)

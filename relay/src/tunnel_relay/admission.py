@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from http import HTTPStatus
 
 from tunnel_core.net.http import Request, Response, Upgrade
-from tunnel_core.protocol.endpoints import INSTANCE_HEADER, SUBPROTOCOL, Role, is_id, parse_leg_path
+from tunnel_core.protocol.endpoints import INSTANCE_HEADER, PROBE, SUBPROTOCOL, Role, is_id, parse_leg_path
+from tunnel_core.protocol.tokens import Grant
 from tunnel_core.service.admin import Readiness, health
 from tunnel_core.service.logs import Throttle
 
@@ -15,6 +17,7 @@ from .leg import RelayLeg
 from .limits import Limits
 from .metrics import RelayMetrics
 from .pairing import Pairing
+from .probe import ProbeLeg
 
 
 class Admission:
@@ -53,7 +56,7 @@ class Admission:
     def _upgrade(self, request: Request, address: str) -> Upgrade:
         if self.closed:
             raise Denied(HTTPStatus.SERVICE_UNAVAILABLE, "the relay is about to stop: try again", "draining", 1)
-        wanted = parse_leg_path(request.path)
+        wanted = parse_leg_path(request.path.removeprefix(PROBE))
         if wanted is None:
             raise Denied(HTTPStatus.NOT_FOUND, "legs are at /host/TUNNEL and /client/TUNNEL", "path")
         role, tunnel = wanted
@@ -65,6 +68,8 @@ class Admission:
             self._limits.login_failed(address, now)
             raise
         self._limits.check_leg(address, grant)
+        if request.path.startswith(PROBE):
+            return Upgrade(functools.partial(self._probe, tunnel, address, grant), SUBPROTOCOL)
         subject = grant.subject if grant is not None else ANYBODY
         v1 = SUBPROTOCOL in request.subprotocols
         instance = self._instance(request, subject) if v1 else ""
@@ -82,6 +87,9 @@ class Admission:
             )
 
         return Upgrade(make_leg, SUBPROTOCOL if v1 else None)
+
+    def _probe(self, tunnel: str, address: str, grant: Grant | None) -> ProbeLeg:
+        return ProbeLeg(self._pairing, self._limits, tunnel=tunnel, address=address, grant=grant)
 
     def _instance(self, request: Request, subject: str) -> str:
         instance = request.headers.get(INSTANCE_HEADER.lower(), "")

@@ -156,6 +156,14 @@ class Pairing:
         if leg.v1:
             self._access.release(leg.instance)
 
+    def host_legs(self, tunnel: str) -> int:
+        """Host legs that wait in `tunnel`."""
+        return self._registry.host_legs(tunnel)
+
+    def waiting_for(self, tunnel: str) -> int:
+        """Clients that wait in `tunnel`."""
+        return self._registry.waiting_in(tunnel)
+
     @property
     def waiting(self) -> int:
         """Clients that wait for a host."""

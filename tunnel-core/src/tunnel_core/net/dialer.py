@@ -116,6 +116,7 @@ class Dialer:
         self._turn = asyncio.Lock()  # in an outage: one dial at a time
         self._outage = Outage()
         self._reached = False  # some dial has succeeded
+        self.relay_date = ""  # the relay's clock, as its last answer told it (RFC 9110 section 6.6.1)
 
     @property
     def reachable(self) -> bool:
@@ -159,11 +160,11 @@ class Dialer:
         self._outage.failed(time.monotonic(), retry_after)
         self._on_failure(reason)
 
-    async def dial_once(self, tunnel: str, make_leg: Callable[[], _L]) -> _L:
-        """Open one leg, now. Raises RelayUnavailable or AccessDenied."""
+    async def dial_once(self, tunnel: str, make_leg: Callable[[], _L], prefix: str = "") -> _L:
+        """Open one leg, now; `prefix` stands before its path. Raises RelayUnavailable or AccessDenied."""
         try:
             async with asyncio.timeout(DIAL_TIMEOUT):
-                connection = await self._handshake(tunnel)
+                connection = await self._handshake(tunnel, prefix)
         except InvalidStatus as exc:
             raise self._refused(exc) from exc
         except TimeoutError as exc:
@@ -180,6 +181,8 @@ class Dialer:
         if connection.subprotocol != SUBPROTOCOL or transport.is_closing():
             transport.abort()
             raise RelayUnavailable(f"{self._relay} is not a tcp-ws-tunnel relay, or went away at once")
+        if connection.response is not None:
+            self.relay_date = connection.response.headers.get("Date", "")
         leg = make_leg()
         transport.set_protocol(leg)
         leg.connection_made(transport)
@@ -188,19 +191,19 @@ class Dialer:
         transport.resume_reading()
         return leg
 
-    async def _handshake(self, tunnel: str) -> _Handshake:
+    async def _handshake(self, tunnel: str, prefix: str) -> _Handshake:
         headers = {INSTANCE_HEADER: self._instance}
         token = self._token(tunnel)
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
         options: dict[str, Any] = {}
         proxy = get_proxy(self._uri)
-        if proxy is None:
+        if proxy is None:  # `websockets` would try one address after the other
             options["sock"] = await sockets.connect(sockets.Address(self._uri.host, self._uri.port))
         if self._ssl is not None:
             options["ssl"] = self._ssl
         connection = await connect(
-            self._relay + leg_path(self._role, tunnel),
+            self._relay + prefix + leg_path(self._role, tunnel),
             create_connection=_Handshake,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             additional_headers=headers,

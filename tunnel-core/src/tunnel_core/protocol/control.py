@@ -16,6 +16,7 @@ from .frames import CloseCode
 
 MAX_MESSAGE: Final = 4096  # bytes of JSON: the largest real message is a tenth of it
 EARLY_DATA: Final = 64 * 1024  # bytes that may follow `open` before `accepted`; the relay may have to hold them
+PROBE_BYTES: Final = 8 * 1024 * 1024  # that a probe may send: a second at 64 Mbit/s
 MIN_WINDOW: Final = EARLY_DATA
 MAX_WINDOW: Final = 64 * 1024 * 1024  # ten times what 1 Gbit/s needs at 50 ms
 
@@ -121,11 +122,18 @@ class Goaway(_Message):
     grace: Annotated[float, Meta(ge=0)] = 0
 
 
+class Probed(_Message):
+    """relay → a doctor: how many host legs wait in the tunnel, and how many clients."""
+
+    hosts: Count = 0
+    waiting: Count = 0
+
+
 FromClient = Open | Resume | Ack | Fin | Reset
 FromHost = Accepted | Refused | Ack | Fin | Reset | Resumed | Gone
 ToClient = FromHost | Paired | Goaway
 ToHost = FromClient | Paired | Goaway
-Message = FromClient | FromHost | Paired | Goaway
+Message = FromClient | FromHost | Paired | Goaway | Probed
 
 _M = TypeVar("_M")
 _encode = msgspec.json.Encoder().encode
@@ -159,3 +167,4 @@ from_client: Final = Decoder[FromClient](FromClient)
 from_host: Final = Decoder[FromHost](FromHost)
 to_client: Final = Decoder[ToClient](ToClient)
 to_host: Final = Decoder[ToHost](ToHost)
+to_doctor: Final = Decoder[Probed](Probed)

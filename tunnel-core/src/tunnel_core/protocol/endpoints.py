@@ -8,6 +8,8 @@ from typing import Final, Literal
 
 Role = Literal["host", "client"]
 
+PROBE: Final = "/probe"  # before a leg's path: a connection for a doctor
+
 SUBPROTOCOL: Final = "tcp-ws-tunnel.v1"
 INSTANCE_HEADER: Final = "Tunnel-Instance"
 DEFAULT_TUNNEL: Final = "default"

@@ -11,7 +11,7 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 from ..errors import TunnelError
@@ -60,6 +60,12 @@ def serve(make: Callable[[], Service]) -> int:
     """Run the service that `make` makes, inside the loop, until a signal. Returns the exit code."""
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         return runner.run(_serve(make))
+
+
+def complete(main: Callable[[], Coroutine[None, None, int]]) -> int:
+    """Run a command that ends by itself. Returns its exit code."""
+    with asyncio.Runner(loop_factory=_new_loop) as runner:
+        return runner.run(main())
 
 
 async def _serve(make: Callable[[], Service]) -> int:

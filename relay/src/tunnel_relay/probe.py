@@ -1,0 +1,56 @@
+"""What a doctor connects to: it tells who is there, and sends back what it gets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from tunnel_core.net.leg import Leg
+from tunnel_core.protocol.control import MAX_MESSAGE, PROBE_BYTES, Probed, encode
+from tunnel_core.protocol.frames import CloseCode
+
+if TYPE_CHECKING:
+    from tunnel_core.protocol.tokens import Grant
+
+    from .limits import Limits
+    from .pairing import Pairing
+
+LIFETIME: Final = 30.0  # seconds: a doctor is done in five
+
+
+class ProbeLeg(Leg):
+    """One probe: counted as a leg, never paired, bounded in bytes and time."""
+
+    def __init__(self, pairing: Pairing, limits: Limits, *, tunnel: str, address: str, grant: Grant | None) -> None:
+        super().__init__(pairing.monitor, client=False, text_limit=MAX_MESSAGE)
+        self.max_rate = pairing.settings.max_message_rate
+        self._pairing = pairing
+        self._limits = limits
+        self._tunnel = tunnel
+        self._address = address
+        self._grant = grant
+        self._left = PROBE_BYTES
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._limits.add_leg(self._address, self._grant)
+        self.send_text(encode(Probed(self._pairing.host_legs(self._tunnel), self._pairing.waiting_for(self._tunnel))))
+        asyncio.get_running_loop().call_later(LIFETIME, self.close, CloseCode.NORMAL)
+
+    def on_data(self, pieces: Sequence[memoryview | bytes], size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            self.violated(CloseCode.POLICY_VIOLATION, "more than a probe may send")
+            return
+        for piece in pieces:
+            self.send_data(piece)
+
+    def on_writable(self, writable: bool) -> None:
+        if writable:
+            self.resume_reading()
+        else:
+            self.pause_reading()
+
+    def on_gone(self) -> None:
+        self._limits.remove_leg(self._address, self._grant)
