@@ -1,4 +1,4 @@
-"""`client-agent doctor`: besides the way to the relay, does the target answer through the tunnel?"""
+"""The client-agent's doctor: besides the way to the relay it tries the target, through the tunnel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`host-agent doctor`: besides the way to the relay, does the target answer?"""
+"""The host-agent's doctor: besides the way to the relay it tries the target."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class HostDoctor(doctor.Doctor):
             sock = await sockets.connect(target)
         except OSError as exc:
             raise Failed(
-                f"{target} does not answer: {exc or type(exc).__name__}",
+                f"{target} does not answer: {doctor.reason_of(exc)}",
                 "is the server running, and does it listen on that address and port?",
             ) from exc
         sock.close()

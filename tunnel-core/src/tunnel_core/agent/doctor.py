@@ -38,6 +38,11 @@ MOST_IN_FLIGHT: Final = 1024 * 1024  # bytes of the probe that may be on their w
 Say = Callable[[str], None]
 
 
+def reason_of(exc: OSError) -> str:
+    """An error in words, also where it brings none."""
+    return exc.strerror or str(exc) or type(exc).__name__
+
+
 class Failed(Exception):
     """A check failed: the first argument says what, the second what to do."""
 
@@ -108,9 +113,12 @@ class Doctor:
         ]
         for name, check in first:
             await self.check(name, check)
-        for tunnel in self.tunnels:
-            await self._probe(tunnel)
-        await self.check("clock", self._clock)
+        if self._sick:
+            self._say("the rest is not checked before that is mended")
+        else:
+            for tunnel in self.tunnels:
+                await self._probe(tunnel)
+            await self.check("clock", self._clock)
         if self._sick:
             self._say(f"{self._sick} of these need looking after")
         return 1 if self._sick else 0
@@ -156,7 +164,7 @@ class Doctor:
             sock = await sockets.connect(self._door)
         except OSError as exc:
             raise Failed(
-                f"{self._door} does not answer: {exc or type(exc).__name__}",
+                f"{self._door} does not answer: {reason_of(exc)}",
                 "is the relay running there, and does a firewall let you out to that port?",
             ) from exc
         sock.close()
@@ -286,4 +294,4 @@ class Doctor:
         told = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the relay's"
         if abs(skew) > LEEWAY:
             raise Failed(told, "set this machine's clock (NTP): tokens are good only within their time")
-        return told
+        return told if abs(skew) > 2 else "agrees with the relay's"
