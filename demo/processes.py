@@ -48,6 +48,7 @@ class Process:
         self._environ = environ
         self.log = folder / f"{name}.log"
         self._admin_port = admin_port
+        self._before: list[str] = []  # a command that runs the command
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -58,8 +59,12 @@ class Process:
         """Start, or start again; the log goes on."""
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environ
+                [*self._before, *self._command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environ
             )
+
+    def limit_descriptors(self, count: int) -> None:
+        """Let it have so many open files, and no more, from its next start on."""
+        self._before = ["prlimit", f"--nofile={count}:{count}"]
 
     def poll(self) -> int | None:
         """The exit code, once there is one."""
@@ -141,7 +146,8 @@ class Tunnel:
         self._folder = tempfile.TemporaryDirectory(prefix="tunnel-demo-")
         self._path = Path(self._folder.name)
         secret = self._path / "secret"
-        secret.write_text(subprocess.check_output([BIN / "relay", "secret"], text=True))
+        self.secret = subprocess.check_output([BIN / "relay", "secret"], text=True).strip()
+        secret.write_text(self.secret)
         secret.chmod(0o600)
         inherited = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
         self._environ = inherited | {"PYTHONPATH": str(Path(__file__).parent.parent)} | dict(environ or {})

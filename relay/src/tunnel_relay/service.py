@@ -28,6 +28,7 @@ from .pairing import Pairing
 from .settings import RelaySettings
 
 MOST_LEGS: Final = 20_000  # 250 MB: beyond that one relay is no cheap thing any more
+FEW_LEGS: Final = 500  # so few are worth a warning
 SPARE_DESCRIPTORS: Final = 64  # for logs, the admin port, files
 REREAD: Final = 2.0  # seconds between looks at the file of revoked ids
 CLOSE_PATIENCE: Final = 1.0  # seconds for the peers' half of the close handshake, at the end
@@ -50,12 +51,12 @@ class Relay:
             process.loop_lag.observe,
             lambda: self._metrics.refused("message-rate"),
         )
-        self._metrics = RelayMetrics(registry, lambda: self._pairing.legs, lambda: self._pairing.waiting)
+        self._metrics = RelayMetrics(registry, lambda: self.pairing.legs, lambda: self.pairing.waiting)
         self._access = Access(settings, self._log)
         limits = Limits(settings)
         quiet = logs.Throttle(self._log)
-        self._pairing = Pairing(settings, self._access, limits, self._monitor, self._metrics, quiet)
-        self._admission = Admission(self._access, limits, self._pairing, self._metrics, self.readiness, quiet)
+        self.pairing = Pairing(settings, self._access, limits, self._monitor, self._metrics, quiet)
+        self._admission = Admission(self._access, limits, self.pairing, self._metrics, self.readiness, quiet)
         self._server = HttpServer(
             sockets.listen(settings.host, settings.port),
             self._admission.answer,
@@ -83,12 +84,15 @@ class Relay:
         return "draining" if self._admission.closed else ""
 
     def _with_room(self, settings: RelaySettings) -> RelaySettings:
-        """The settings with `max_legs` such that the descriptors suffice."""
-        room = raise_descriptor_limit() - settings.max_handshakes - SPARE_DESCRIPTORS
-        wanted = settings.max_legs or MOST_LEGS
-        if settings.max_legs > room:
-            self._log.warning("fewer legs than asked for", max_legs=room, hint="raise the limit of open files")
-        return dataclasses.replace(settings, max_legs=max(1, min(wanted, room)))
+        """The settings with as many legs and handshakes as there are descriptors for."""
+        descriptors = raise_descriptor_limit()
+        handshakes = min(settings.max_handshakes, descriptors // 4)
+        room = max(1, descriptors - handshakes - SPARE_DESCRIPTORS)
+        if room < (settings.max_legs or FEW_LEGS):
+            self._log.warning("few descriptors", max_legs=room, hint="raise the limit of open files (ulimit -n)")
+        return dataclasses.replace(
+            settings, max_handshakes=handshakes, max_legs=min(settings.max_legs or MOST_LEGS, room)
+        )
 
     def _full(self) -> None:
         self._metrics.refused("handshakes")
@@ -124,11 +128,11 @@ class Relay:
 
     async def _drain(self) -> None:
         """Ask agents to move, wait while they do, and close what is left a few at a time."""
-        legs = self._pairing.legs
+        legs = self.pairing.legs
         began = time.monotonic()
         left_at = began + self._settings.drain * (1 - SPREAD)
         self._log.info("draining", legs=len(legs), seconds=self._settings.drain)
-        self._pairing.go_away(self._settings.drain)
+        self.pairing.go_away(self._settings.drain)
         while legs and time.monotonic() < left_at:
             await asyncio.sleep(DRAIN_TICK)
         if legs:
@@ -143,7 +147,7 @@ class Relay:
 
     def _reread(self) -> None:
         if self._access.reread():
-            for leg in tuple(self._pairing.legs):
+            for leg in tuple(self.pairing.legs):
                 if self._access.revoked(leg.grant):
                     leg.close(CloseCode.POLICY_VIOLATION, "the token was revoked")
         self._timer = asyncio.get_running_loop().call_later(REREAD, self._reread)

@@ -181,7 +181,12 @@ class HttpConnection(asyncio.Protocol):
         events = protocol.events_received()
         if not events:
             self._server.dropped("not-http")
-            self._answer(protocol, Response(HTTPStatus.BAD_REQUEST, "this is not an HTTP request\n"))
+            refusal = b"".join(protocol.data_to_send())  # `websockets` has a better one for some
+            if refusal:
+                self._transport.write(refusal)
+                self._transport.close()
+            else:
+                self._answer(protocol, Response(HTTPStatus.BAD_REQUEST, "this is not an HTTP request\n"))
             return
         request = cast("WebSocketRequest", events[0])
         answer = self._server.handler(self._read(request))

@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 HIGH_WATER: Final = 256 * 1024
 LOW_WATER: Final = 64 * 1024
 JOIN: Final = 4096  # bytes up to which copying header and payload together beats a gathering write
+# A read with more frames than this costs so much that the other connections get their turn
+# before the next one, which is smaller: else one peer with tiny frames would have the loop
+# to itself (libuv reads a full buffer up to 32 times in a row).
+MANY_FRAMES: Final = 100
+SMALL_READ: Final = READ_BUFFER[: 8 * 1024]
 CLOSE_TIMEOUT: Final = 5.0  # seconds for the peer's half of the close handshake, or to take what is unsent
 
 # The codes that end a connection in peace: to a raw leg they are a FIN, all others an RST.
@@ -72,6 +77,7 @@ class Leg(asyncio.BufferedProtocol):
         self.close_received = False
         self._ping: tuple[bytes, float] | None = None
         self._pong: bytes | None = None  # what is to be answered of this read
+        self._buffer = READ_BUFFER
         self._ended = False
         self.silent = False  # it was given up because nothing came
 
@@ -192,7 +198,7 @@ class Leg(asyncio.BufferedProtocol):
         self._monitor.watch(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return READ_BUFFER
+        return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         self.feed(READ_BUFFER[:nbytes])
@@ -201,6 +207,13 @@ class Leg(asyncio.BufferedProtocol):
         """Take bytes that the connection brought."""
         self.bytes_in += len(data)
         items = self._reader.feed(data)
+        if len(items) > MANY_FRAMES:
+            self._take_turns()
+        elif self._buffer is SMALL_READ:
+            if len(items) > MANY_FRAMES // 2:
+                self._take_turns()
+            else:
+                self._buffer = READ_BUFFER
         pieces: list[memoryview | bytes] = []
         size = 0
         for item in items:
@@ -219,6 +232,16 @@ class Leg(asyncio.BufferedProtocol):
         if pong is not None:
             # The latest ping's alone is answered, as RFC 6455 section 5.5.3 allows.
             self._send_control(PONG, pong)
+
+    def _take_turns(self) -> None:
+        self._buffer = SMALL_READ
+        if self._transport is not None and self.reading:
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        if self._transport is not None and self.reading:
+            self._transport.resume_reading()
 
     def pause_writing(self) -> None:
         self.congested = True
