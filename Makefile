@@ -8,7 +8,7 @@ SOURCES := tunnel-core/src relay/src host-agent/src client-agent/src
 MANIFESTS := $(wildcard */pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-kill test test-faults lint format requirements clean
+.PHONY: help setup demo demo-kill test test-faults fuzz sbom audit lint format requirements clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,7 +51,25 @@ test: $(VENV)/tools ## run the tests
 
 test-faults: $(VENV)/tools ## kill, cut and freeze real processes while they carry (10 minutes)
 	$(BIN)/python -m pytest tests/faults -m faults -s
-	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/unit/protocol
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/unit/protocol tests/hostile/test_garbage.py --timeout 1200
+
+# Seconds of each of the two fuzzers.
+FUZZ ?= 60
+
+fuzz: $(VENV)/tools requirements-fuzz.txt ## look for inputs that break the frame reader or the messages (FUZZ=900: seconds of each)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-fuzz.txt
+	mkdir -p build/fuzz/frames build/fuzz/messages
+	$(BIN)/python -m fuzz.frames build/fuzz/frames fuzz/corpus/frames -max_total_time=$(FUZZ) -max_len=4096 -artifact_prefix=build/fuzz/
+	$(BIN)/python -m fuzz.messages build/fuzz/messages fuzz/corpus/messages -max_total_time=$(FUZZ) -artifact_prefix=build/fuzz/
+
+sbom: requirements-security.txt $(VENV)/tools ## write a CycloneDX bill of materials for each service to build/sbom/
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-security.txt
+	mkdir -p build/sbom
+	for service in $(SERVICES); do $(BIN)/cyclonedx-py requirements $$service/requirements.txt -o build/sbom/$$service.json || exit 1; done
+
+audit: requirements-security.txt $(VENV)/tools ## ask PyPI for known vulnerabilities of what is pinned (needs the internet)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-security.txt
+	for service in $(SERVICES); do $(BIN)/pip-audit --require-hashes --disable-pip -r $$service/requirements.txt || exit 1; done
 
 lint: $(VENV)/tools ## check style and types
 	$(BIN)/ruff check .
@@ -69,8 +87,8 @@ UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --
 
 requirements: $(VENV)/tools ## pin anew what the services and the tools need, with hashes (UPGRADE=1: newest versions)
 	for service in $(SERVICES); do (cd $$service && ../$(UV_COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.txt) || exit 1; done
-	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) --group build -c relay/requirements.txt -o requirements-build.txt
-	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) --group dev -c relay/requirements.txt -o requirements-dev.txt
+	for group in build dev fuzz security; do \
+		$(UV_COMPILE) $(if $(UPGRADE),--upgrade) --group $$group -c relay/requirements.txt -o requirements-$$group.txt || exit 1; done
 
 clean: ## remove what was made
 	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import secrets
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar
@@ -48,7 +50,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         return 0
     loaded = settings.load(RelaySettings, "RELAY", flags, environ)
     if flags.command == "token":
-        print(_token(loaded, flags))
+        print(_show(flags.show) if flags.show else _token(loaded, flags))
         return 0
     loaded.check()
     logs.configure("relay", level=loaded.log_level, style=loaded.log_format)
@@ -63,7 +65,10 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
 
 def _add_token_flags(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = settings.Formatter
-    parser.add_argument("--role", required=True, metavar="ROLE", help="host: may offer the tunnel; client: may use it")
+    parser.add_argument(
+        "--show", metavar="TOKEN", help="print what a token says, and its id; - reads it from the input"
+    )
+    parser.add_argument("--role", metavar="ROLE", help="host: may offer the tunnel; client: may use it")
     parser.add_argument("--tunnel", action="append", metavar="NAME", help=f"repeats (default: {DEFAULT_TUNNEL})")
     parser.add_argument("--expires", default="7d", metavar="TIME", help="from now, such as 12h or 30d (default: 7d)")
     parser.add_argument("--subject", metavar="NAME", help="whose it is, for the logs (default: the role)")
@@ -74,6 +79,21 @@ def _add_token_flags(parser: argparse.ArgumentParser) -> None:
     settings.add_flags(parser, RelaySettings, "RELAY", only=("secret",))
 
 
+def _show(given: str) -> str:
+    grant = tokens.read((sys.stdin.read(tokens.MAX_TOKEN) if given == "-" else given).strip())
+    expires = dt.datetime.fromtimestamp(grant.expires, tz=dt.UTC)
+    told = {
+        "id": grant.id,
+        "subject": grant.subject,
+        "role": grant.role,
+        "tunnels": " ".join(grant.tunnels),
+        "expires": f"{expires:%Y-%m-%d %H:%M:%S} UTC",
+        "streams": grant.streams,
+        "networks": " ".join(grant.networks),
+    }
+    return "\n".join(f"{name:<9} {value}" for name, value in told.items() if value)
+
+
 def _token(loaded: RelaySettings, flags: argparse.Namespace) -> str:
     if not loaded.secret:
         raise UsageError("no secret: set RELAY_SECRET or write --secret-file FILE ('relay secret' makes one)")
@@ -81,6 +101,8 @@ def _token(loaded: RelaySettings, flags: argparse.Namespace) -> str:
     for name in names:
         if not is_tunnel(name):
             raise UsageError(f"--tunnel: '{name}' is not a tunnel's name: write up to 63 of a-z, 0-9 and -")
+    if not flags.role:
+        raise UsageError("--role: write host or client")
     role = _checked("--role", settings.choice("host", "client"), flags.role)
     return tokens.issue(
         tokens.parse_secrets(loaded.secret.read())[0],

@@ -158,7 +158,7 @@ class Decoder(Generic[_M]):
         """
         try:
             message: _M = self._decode(payload)
-        except (msgspec.DecodeError, RecursionError) as exc:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             raise ProtocolViolation(CloseCode.POLICY_VIOLATION, f"control message: {exc}"[:120]) from exc
         return message
 
