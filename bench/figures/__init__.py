@@ -1,0 +1,22 @@
+"""What is measured, in this order. A new figure is a file here, and a line below."""
+
+from __future__ import annotations
+
+from . import bulk, connections, distance, memory, ping, relay, resume, scale, stall, trips
+from .figure import Figure
+
+FIGURES: tuple[Figure, ...] = (
+    ping.PING,
+    ping.LOADED,
+    connections.CONNECTIONS,
+    trips.TRIPS,
+    bulk.BULK,
+    bulk.EIGHT,
+    stall.STALL,
+    memory.MEMORY,
+    resume.RESUME,
+    relay.MESSAGES,
+    relay.FLOOD,
+    scale.SCALE,
+    *distance.FIGURES,
+)

@@ -1,0 +1,46 @@
+"""The relay alone, between raw legs."""
+
+from __future__ import annotations
+
+from ..load import legs
+from ..relays import RELAY_REFERENCE
+from ..subject import Relay, Running
+from .figure import Figure, Goal, Metric, Pace, Values
+
+PAIRS = 50
+PACE = 40.0  # messages a second and leg: 4,000 in all, of which each wakes the relay up
+GB = 1e9
+
+
+def measure_messages(running: Running, pace: Pace) -> Values:
+    paced = legs.paced(running.address, PAIRS, PACE, pace.seconds(4), running.stage.cpu, running.stage.memory)
+    return {"cpu": paced.cpu_each * 1e6, "p50": paced.times.p50, "p99": paced.times.p99, "rate": paced.rate}
+
+
+def measure_flood(running: Running, pace: Pace) -> Values:
+    rate = legs.flood(running.address, pace.seconds(3), running.stage.cpu)
+    return {"cpu": rate.cpu_each * GB, "down": rate.per_second / 1e6}
+
+
+MESSAGES = Figure(
+    "messages",
+    f"Relay alone: 100-byte messages, {PAIRS} leg pairs",
+    (
+        Metric("cpu", "CPU a message", "µs", digits=1),
+        Metric("p50", "p50", "µs"),
+        Metric("p99", "p99", "µs"),
+        Metric("rate", "messages", "/s", more=True),
+    ),
+    measure_messages,
+    (Goal("cpu", 1 / 3, None, RELAY_REFERENCE),),
+    suits=lambda subject: isinstance(subject, Relay),
+)
+
+FLOOD = Figure(
+    "flood",
+    "Relay alone: 64 KiB frames, one leg pair",
+    (Metric("cpu", "CPU a GB", "s", digits=2), Metric("down", "rate", "MB/s", more=True)),
+    measure_flood,
+    (Goal("cpu", 1.2),),
+    suits=lambda subject: isinstance(subject, Relay),
+)

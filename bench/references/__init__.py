@@ -1,0 +1,1 @@
+"""Programs that are measured against; they run by themselves, in virtual environments of their own."""

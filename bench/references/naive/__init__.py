@@ -1,0 +1,1 @@
+"""The tunnel of an evening, thirty lines a part: the floor."""
