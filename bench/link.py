@@ -66,7 +66,13 @@ def enter(link: Link) -> Worker[NoReturn]:
     device = os.open(_DEVICE, os.O_RDWR | os.O_NONBLOCK)
     fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", b"far", _IFF_TUN_NO_PI))
     ip = program("ip", "iproute2")
-    for words in ("link set lo up", f"address add {NEAR}/24 dev far", f"link set far mtu {MTU} up"):
+    for words in (
+        "link set lo up",
+        f"address add {NEAR}/24 dev far",
+        f"link set far mtu {MTU} up",
+        # What most machines have: how a loss is answered must not depend on this one's choice.
+        f"route replace 198.18.0.0/24 dev far src {NEAR} congctl cubic",
+    ):
         subprocess.run([ip, *words.split()], check=True)
     return Worker(carry, device, link)
 

@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from . import procfs
 
@@ -21,10 +22,14 @@ class Machine:
     cores: int
     memory_gb: float
     kernel: str
+    congestion: str  # TCP's algorithm
     python: str
 
     def __str__(self) -> str:
-        return f"{self.cores} cores ({self.cpu}), {self.memory_gb:.0f} GB, Linux {self.kernel}, Python {self.python}"
+        return (
+            f"{self.cores} cores ({self.cpu}), {self.memory_gb:.0f} GB, Linux {self.kernel}, "
+            f"TCP {self.congestion}, Python {self.python}"
+        )
 
 
 def describe() -> Machine:
@@ -37,6 +42,7 @@ def describe() -> Machine:
         len(os.sched_getaffinity(0)),
         round(memory / 1e9, 1),
         platform.release(),
+        Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(),
         platform.python_version(),
     )
 

@@ -74,7 +74,19 @@ def family(roots: Iterable[int], stats: dict[int, Stat]) -> set[int]:
 def cpu_seconds(roots: Collection[int]) -> float:
     """User and system seconds of `roots` and their descendants, those that have ended included."""
     stats = all_stats()
-    return sum(stats[pid].cpu + stats[pid].reaped for pid in family(roots, stats))
+    # The scheduler counts nanoseconds, for threads that live; /proc/PID/stat ticks, for all.
+    return sum(max(stats[pid].cpu, _scheduled(pid)) + stats[pid].reaped for pid in family(roots, stats))
+
+
+def _scheduled(pid: int) -> float:
+    """Seconds that the threads of `pid` have run."""
+    total = 0
+    try:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            total += int((task / "schedstat").read_text().split()[0])
+    except OSError:
+        pass  # it ended meanwhile, or the kernel has no such file
+    return total / 1e9
 
 
 def memory(roots: Collection[int]) -> int:

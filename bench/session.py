@@ -107,7 +107,8 @@ class Session:
 
     def _watched(self, figure: Figure, run: Run, measure: Callable[[], Values]) -> bool:
         """Measure one figure on a quiet machine; again if it was disturbed. Returns whether all went well."""
-        for repeat in range(REPEATS + 1):
+        calmest: tuple[float, Values] | None = None
+        for _ in range(1 + REPEATS):
             self.plan.waiting -= machine.wait_quiet(min(QUIET_PATIENCE, self.plan.waiting))
             others, began = machine.Others(), time.monotonic()
             try:
@@ -116,10 +117,13 @@ class Session:
                 _note(run, figure.name, exc)
                 return False
             cores = others.cores()
-            again = repeat < REPEATS and self.plan.waiting > 0
-            if cores <= machine.QUIET or not again:
+            if calmest is None or cores < calmest[0]:
+                calmest = cores, values
+            if calmest[0] <= machine.QUIET or self.plan.waiting <= 0:
                 break
             self.plan.waiting -= time.monotonic() - began
+        assert calmest is not None, "there was one"
+        cores, values = calmest
         if cores > machine.QUIET:
             run.disturbed[figure.name] = round(cores, 2)
         run.metrics |= {figure.key(name): round(value, 4) for name, value in values.items()}

@@ -103,8 +103,12 @@ def _run(pipe: Connection, function: Callable[..., object], arguments: tuple[obj
     answer: tuple[object, BaseException | None]
     try:
         answer = function(*arguments), None
-    except (BenchError, OSError) as exc:
-        answer = None, exc if isinstance(exc, BenchError) else BenchError(f"{function.__name__}: {exc}")
+    except BenchError as exc:
+        answer = None, exc
+    except BlockingIOError:
+        answer = None, BenchError(f"{function.__name__}: a connection made no progress until its timeout")
+    except OSError as exc:
+        answer = None, BenchError(f"{function.__name__}: {exc}")
     except Exception:  # noqa: BLE001 — a bug of the bench, told in the parent with where it is
         answer = None, RuntimeError(traceback.format_exc())
     pipe.send(answer)

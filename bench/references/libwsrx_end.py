@@ -10,8 +10,9 @@ async def main(role: str, listen: str, target: str) -> None:
     if role == "server":
         await libwsrx.run_server(listen, target)
     else:
-        await libwsrx.ClientEndpoint.bind(listen, target)
+        endpoint = await libwsrx.ClientEndpoint.bind(listen, target)
         await asyncio.Event().wait()
+        await endpoint.shutdown()  # never: it lives as long as somebody holds it
 
 
 asyncio.run(main(*sys.argv[1:]))
