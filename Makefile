@@ -8,7 +8,7 @@ SOURCES := tunnel-core/src relay/src host-agent/src client-agent/src
 MANIFESTS := $(wildcard */pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-kill test test-faults fuzz sbom audit lint format requirements clean
+.PHONY: help setup demo demo-kill bench test test-faults fuzz sbom audit lint format requirements clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ demo: $(VENV)/commands ## run a whole tunnel on this machine, with real traffic 
 demo-kill: $(VENV)/commands ## a transfer that survives kill -9 of the relay, again and again
 	@$(BIN)/python -m demo.kill
 
+bench: $(VENV)/commands ## measure beside other tunnels; docs/benchmarks.md (QUICK=1: a look; FULL=1: everything)
+	@BENCH_COMMAND="make bench$(if $(FULL), FULL=1)$(if $(QUICK), QUICK=1)" \
+		$(BIN)/python -m bench $(if $(QUICK),--quick,--write) $(if $(FULL),--full)
+
 ## Checks.
 
 test: $(VENV)/tools ## run the tests
@@ -74,7 +78,7 @@ audit: requirements-security.txt $(VENV)/tools ## ask PyPI for known vulnerabili
 lint: $(VENV)/tools ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy $(SOURCES) tests demo
+	$(BIN)/mypy $(SOURCES) tests demo bench
 
 format: $(VENV)/tools ## put the sources in form
 	$(BIN)/ruff check --fix .

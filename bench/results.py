@@ -40,8 +40,8 @@ def append(path: Path, run: Run) -> None:
 
 
 def read_last(path: Path) -> list[Run]:
-    """The runs of the last session of the file."""
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """The runs of the last session of the file; none of an empty one."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
     last = [line for line in lines if line["session"] == lines[-1]["session"]]
     return [Run(**line | {"machine": Machine(**line["machine"])}) for line in last]
 

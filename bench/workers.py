@@ -38,6 +38,10 @@ class Worker(Generic[_T]):
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid or 0
+
     def wait(self, seconds: float) -> bool:
         """Wait for at most so long. Returns whether it has ended."""
         return self._pipe.poll(seconds)
@@ -60,7 +64,7 @@ class Worker(Generic[_T]):
     def stop(self) -> None:
         """End it, and what it started, if it has not ended."""
         if self._process.is_alive():
-            end((self._process.pid or 0,))
+            end((self.pid,))
         self._process.join()
         self._pipe.close()
 

@@ -8,7 +8,7 @@ from ..subject import Relay, Running
 from .figure import Figure, Goal, Metric, Pace, Values
 
 PAIRS = 50
-PACE = 40.0  # messages a second and leg: 4,000 in all, of which each wakes the relay up
+PACE = 100.0  # messages a second and leg: 10,000 in all, half of what saturates the reference
 GB = 1e9
 
 

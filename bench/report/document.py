@@ -196,8 +196,21 @@ def _goals(results: Results, figures: Sequence[Figure]) -> str:
     return _table(("figure", "of ours", "is", "must", "aim", ""), rows) if rows else ""
 
 
+def players_within(cpu: Sequence[tuple[float, float]], budget: float) -> float:
+    """How many players `budget` carries, by the measured points (players, CPU).
+
+    Between two points, and below the first, in proportion; beyond the last as that one.
+    """
+    below = (0.0, 0.0)
+    for point in cpu:
+        if budget <= point[1]:
+            return below[0] + (budget - below[1]) / (point[1] - below[1]) * (point[0] - below[0])
+        below = point if point[1] > below[1] else below
+    return below[0] * budget / below[1]
+
+
 def _scale(results: Results) -> str:
-    (subject, *_) = results.measured("scale")
+    subject = results.measured("scale")[0]
 
     def value(metric: str) -> float:
         return results.value(subject, "scale", metric) or 0.0
@@ -213,23 +226,23 @@ def _scale(results: Results) -> str:
         )
         for players in PLAYERS
     ]
-    most = PLAYERS[-1]
-    cpu = 2 * PACE * value(f"each_{most}") / 1e6
-    memory = (value(f"memory_{most}") - value("idle")) / most
+    # As if at PACE, where a slower one was the highest.
+    points = [(float(n), value(f"cpu_{n}") / 100 * PACE / (value(f"pace_{n}") or PACE)) for n in PLAYERS]
+    idle, most = value("idle"), PLAYERS[-1]
+    memory = max((value(f"memory_{most}") - idle) / most, 0.001)
     sizes = []
     for name, cores, megabytes in SIZES:
-        by_cpu = USABLE_CPU * cores / cpu
-        by_memory = (USABLE_MEMORY * megabytes - value("idle")) / memory
-        sizes.append((name, number(by_cpu, 0), number(by_memory, 0), number(min(by_cpu, by_memory), 0)))
+        by_cpu = int(players_within(points, USABLE_CPU * cores))
+        by_memory = int((USABLE_MEMORY * megabytes - idle) / memory)
+        sizes.append((name, number(by_cpu, 0), number(by_memory, 0), f"**{number(min(by_cpu, by_memory), 0)}**"))
     head = ("players", "messages a second each way", "CPU of a core", "CPU a message, µs", "memory, MB", "p99, ms")
     formula = (
-        f"A player costs 2 × {PACE:.0f} messages × {value(f'each_{most}'):.1f} µs = {cpu * 100:.3f} % of a core, and "
-        f"{memory * 1000:.0f} KB beside the idle relay's {value('idle'):.0f} MB. One core carries "
-        f"1 / {cpu * 100:.3f} % = {1 / cpu:,.0f} such players when it does nothing else. To rent: "
-        f"{USABLE_CPU:.0%} of the CPU and {USABLE_MEMORY:.0%} of the memory are reckoned with; a relay uses one core."
+        f"By this table one core carries {number(players_within(points, 1.0), 0)} players of {PACE:.0f} messages a "
+        f"second each way when it does nothing else; a relay uses one core. To rent, with {USABLE_CPU:.0%} of the CPU "
+        f"reckoned with (read off the table), and {USABLE_MEMORY:.0%} of the memory ({number(idle, 1)} MB, and "
+        f"{number(memory * 1000, 0)} KB a player):"
     )
-    by = ("machine", "players by CPU", "players by memory", "**players**")
-    return "\n\n".join((_table(head, rows), formula, _table(by, sizes)))
+    return "\n\n".join((_table(head, rows), formula, _table(("machine", "by CPU", "by memory", "players"), sizes)))
 
 
 def _caption(results: Results, figures: Sequence[Figure]) -> str:
