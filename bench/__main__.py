@@ -44,8 +44,8 @@ def main() -> int:
         _list()
         return 0
     if flags.report:
-        found = results.Results(results.read_last(flags.results))
-        return _tell(found, FIGURES, write=True)
+        _tell(results.Results(results.read_last(flags.results)), FIGURES, write=True)
+        return 0
     _prepare_process()
     _check("figure", flags.figures, [figure.name for figure in FIGURES])
     figures = [f for f in FIGURES if (f.name in flags.figures if flags.figures else _usual(f, flags))]
@@ -53,11 +53,10 @@ def main() -> int:
     pace = Pace(0.25 if flags.quick else 1.0)
     rounds = flags.rounds or (1 if flags.quick else ROUNDS)
     print(f"{machine.describe()}\n{len(figures)} figures, {rounds} rounds: {', '.join(s.name for s in subjects)}")
-    runs = Session(
-        Plan(subjects, figures, rounds, pace, flags.results, _command(), waiting=15.0 if flags.quick else 180.0)
-    ).run()
-    code = _tell(results.Results(runs), figures, write=flags.write)
-    return 1 if any("content" in run.problems or (run.ours and (run.problems or run.missing)) for run in runs) else code
+    waiting = 15.0 if flags.quick else 180.0
+    session = Session(Plan(subjects, figures, rounds, pace, flags.results, _command(), waiting))
+    _tell(results.Results(session.run()), figures, write=flags.write)
+    return 1 if session.failed else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -124,12 +123,11 @@ def _command() -> str:
     return os.environ.get("BENCH_COMMAND") or " ".join(("python -m bench", *sys.argv[1:]))
 
 
-def _tell(found: results.Results, figures: Sequence[Figure], *, write: bool) -> int:
+def _tell(found: results.Results, figures: Sequence[Figure], *, write: bool) -> None:
     print(terminal.table(found, figures, REFERENCE))
     if write:
         for path in document.write(found, DOCUMENT, ALSO):
             print(f"written: {path.relative_to(ROOT)}")
-    return 0
 
 
 def _list() -> None:

@@ -46,6 +46,7 @@ class Session:
 
     plan: Plan
     runs: list[Run] = field(default_factory=list)
+    failed: bool = False  # content was corrupted, or ours could not be measured
     _versions: dict[str, str] = field(default_factory=dict)
     _missing: dict[str, str] = field(default_factory=dict)
 
@@ -58,6 +59,7 @@ class Session:
                 self._versions[subject.name] = subject.prepare()
             except (Missing, OSError) as exc:
                 self._missing[subject.name] = str(exc)
+                self.failed |= subject.ours
         for number in range(1, self.plan.rounds + 1):
             # Every other round goes backwards: none is always measured after the same.
             order = self.plan.subjects if number % 2 else tuple(reversed(self.plan.subjects))
@@ -102,7 +104,7 @@ class Session:
                     if not self._watched(figure, run, partial(figure.measure, running, self.plan.pace)):
                         return figures[number + 1 :]
         except (BenchError, OSError) as exc:
-            _note(run, "start", exc)
+            self._note(run, "start", exc)
         return []
 
     def _watched(self, figure: Figure, run: Run, measure: Callable[[], Values]) -> bool:
@@ -114,7 +116,7 @@ class Session:
             try:
                 values = measure()
             except (BenchError, OSError) as exc:
-                _note(run, figure.name, exc)
+                self._note(run, figure.name, exc)
                 return False
             cores = others.cores()
             if calmest is None or cores < calmest[0]:
@@ -128,6 +130,12 @@ class Session:
             run.disturbed[figure.name] = round(cores, 2)
         run.metrics |= {figure.key(name): round(value, 4) for name, value in values.items()}
         return True
+
+    def _note(self, run: Run, where: str, error: Exception) -> None:
+        """Keep what went wrong. What is missing on this machine is no failure."""
+        corrupted = isinstance(error, Corrupted)
+        run.problems["content" if corrupted else where] = str(error)
+        self.failed |= corrupted or (run.ours and not isinstance(error, Missing))
 
     def _tell(self, run: Run) -> None:
         if run.missing:
@@ -172,7 +180,3 @@ def _echoes(address: Address) -> bool:
     with contextlib.suppress(OSError, BenchError), streams.connect(address, sink.ECHO):
         return True
     return False
-
-
-def _note(run: Run, where: str, error: Exception) -> None:
-    run.problems["content" if isinstance(error, Corrupted) else where] = str(error)

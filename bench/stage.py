@@ -18,7 +18,6 @@ from .workers import end
 
 LOOPBACK = "127.0.0.1"
 START = 20.0  # seconds for a subject to come up
-GRACE = 3.0  # seconds for a process to end after SIGTERM
 
 
 def free_port() -> int:
@@ -53,7 +52,7 @@ class Stage:
         return self
 
     def __exit__(self, *_: object) -> None:
-        end(self.pids, GRACE)
+        end(self.pids)  # kill -9: how a subject stops is not measured
         for process in self._processes.values():
             process.wait()
         self._temporary.cleanup()

@@ -6,12 +6,12 @@ The bench has no threads that a fork could leave behind.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
-import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 from typing import Any, Generic, Self, TypeVar
 
@@ -74,31 +74,11 @@ def call(deadline: float, function: Callable[..., _T], *arguments: Any) -> _T:
     return Worker(function, *arguments).result(deadline)
 
 
-def end(roots: tuple[int, ...], grace: float = 0.0) -> None:
-    """Kill `roots` and their descendants; with `grace` seconds to do it themselves after SIGTERM."""
-    deadline = time.monotonic() + grace
-    targets = procfs.family(roots, procfs.all_stats())
-    if grace:
-        _signal(targets, signal.SIGTERM)
-        while time.monotonic() < deadline and any(map(_alive, targets)):
-            time.sleep(0.01)
-    _signal(targets | procfs.family(roots, procfs.all_stats()), signal.SIGKILL)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def _signal(targets: set[int], number: int) -> None:
-    for pid in targets:
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            continue
+def end(roots: Iterable[int]) -> None:
+    """Kill `roots` and their descendants."""
+    for pid in procfs.family(roots, procfs.all_stats()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _run(pipe: Connection, function: Callable[..., object], arguments: tuple[object, ...]) -> None:

@@ -39,8 +39,8 @@ BULK = Figure(
     ),
     measure_one,
     (
-        Goal("down", 0.9, 1.0, REFERENCE, at_least=True),
-        Goal("up", 0.9, 1.0, REFERENCE, at_least=True),
+        Goal("down", 0.9, 1.0, REFERENCE, at_least=True, first=0.75),
+        Goal("up", 0.9, 1.0, REFERENCE, at_least=True, first=0.75),
         Goal("down", 5, 7, FLOOR, at_least=True),
         Goal("cpu_down", 1.2, 1.0, REFERENCE),
         Goal("cpu_up", 1.2, 1.0, REFERENCE),

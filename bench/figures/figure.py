@@ -38,20 +38,25 @@ class Metric:
 
 @dataclass(frozen=True)
 class Goal:
-    """What ours must reach in `metric`, and aims at: a ratio to `against` in the same round, or a plain value."""
+    """What ours must reach in `metric`: a ratio to `against` in the same round, or a plain value.
+
+    `aim` is better, `first` is what the first version had to reach.
+    """
 
     metric: str
     must: float
     aim: float | None = None
     against: str | None = None
     at_least: bool = False
+    first: float | None = None
 
-    def met(self, value: float) -> bool:
-        return value >= self.must if self.at_least else value <= self.must
+    def mark(self, value: float) -> str:
+        """`★` for the aim, `✓` for must, `~` for first, `✗` for none of them."""
+        marks = (("★", self.aim), ("✓", self.must), ("~", self.first))
+        return next((mark for mark, bound in marks if bound is not None and self._holds(value, bound)), "✗")
 
-    def surpassed(self, value: float) -> bool:
-        """Whether the aim is reached, too."""
-        return self.aim is not None and (value >= self.aim if self.at_least else value <= self.aim)
+    def _holds(self, value: float, bound: float) -> bool:
+        return value >= bound if self.at_least else value <= bound
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ PING = Figure(
         Metric("cpu", "CPU each", "µs"),
     ),
     measure_alone,
-    (Goal("p50", 1.25, 1.0, REFERENCE), Goal("p99", 1.5, 1.0, REFERENCE)),
+    (Goal("p50", 1.25, 1.0, REFERENCE, first=1.5), Goal("p99", 1.5, 1.0, REFERENCE)),
 )
 
 LOADED = Figure(

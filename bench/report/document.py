@@ -186,6 +186,7 @@ def _goals(results: Results, figures: Sequence[Figure]) -> str:
             verdict.figure.title,
             verdict.what,
             verdict.show(verdict.value),
+            verdict.bound(verdict.goal.first),
             verdict.bound(verdict.goal.must),
             verdict.bound(verdict.goal.aim),
             verdict.mark,
@@ -193,7 +194,7 @@ def _goals(results: Results, figures: Sequence[Figure]) -> str:
         for figure in figures
         for verdict in verdicts(results, figure)
     ]
-    return _table(("figure", "of ours", "is", "must", "aim", ""), rows) if rows else ""
+    return _table(("figure", "of ours", "is", "first", "must", "aim", ""), rows) if rows else ""
 
 
 def players_within(cpu: Sequence[tuple[float, float]], budget: float) -> float:

@@ -36,12 +36,9 @@ def table(results: Results, figures: Sequence[Figure], reference: str) -> str:
                 label = f"  {metric.title}{', ' if metric.unit else ''}{metric.unit}"
                 lines.append(f"{label:<{LABEL}}" + "".join(f"{cell:>{width}}" for cell in cells))
         for verdict in verdicts(results, figure):
-            aim = f"  aim {verdict.bound(verdict.goal.aim)}" if verdict.goal.aim is not None else ""
-            lines.append(
-                f"  {verdict.mark} {verdict.subject}: {verdict.what}: {verdict.show(verdict.value)}"
-                f"  must {verdict.bound(verdict.goal.must)}{aim}"
-            )
-    lines += ["", *_troubles(results, figures), "★ aim reached   ✓ must reached   ✗ not yet"]
+            shown = verdict.show(verdict.value)
+            lines.append(f"  {verdict.mark} {verdict.subject}: {verdict.what}: {shown}  {verdict.bounds}")
+    lines += ["", *_troubles(results, figures), "★ aim   ✓ must   ~ first version   ✗ not yet"]
     return "\n".join(lines)
 
 

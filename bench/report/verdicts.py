@@ -26,9 +26,7 @@ class Verdict:
 
     @property
     def mark(self) -> str:
-        if not self.goal.met(self.value):
-            return "✗"
-        return "★" if self.goal.surpassed(self.value) else "✓"
+        return self.goal.mark(self.value)
 
     @property
     def what(self) -> str:
@@ -41,8 +39,14 @@ class Verdict:
         return f"{number(value, self.metric.digits)}{'' if self.metric.unit == '×' else ' '}{self.metric.unit}"
 
     def bound(self, value: float | None) -> str:
-        """A bound: `at most 1.25×`."""
+        """A bound: `≤ 1.25×`."""
         return "" if value is None else f"{'≥' if self.goal.at_least else '≤'} {self.show(value)}"
+
+    @property
+    def bounds(self) -> str:
+        """All of them: `first ≤ 1.50×  must ≤ 1.25×  aim ≤ 1.00×`."""
+        named = (("first", self.goal.first), ("must", self.goal.must), ("aim", self.goal.aim))
+        return "  ".join(f"{name} {self.bound(value)}" for name, value in named if value is not None)
 
 
 def verdicts(results: Results, figure: Figure) -> Iterator[Verdict]:

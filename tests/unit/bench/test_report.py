@@ -41,8 +41,8 @@ def test_the_document_says_what_was_measured(tmp_path: Path) -> None:
     assert document.write(Results(session()), path, [tmp_path / "none.md"]) == [path, path.with_suffix(".svg")]
     text = path.read_text()
     assert "| **ours** | a shape | 1,000 / 500 |" in text
-    assert re.search(r"\| down, to haproxy3 \| 1.25× \| ≥ 0.90× \| ≥ 1.00× \| ★ \|", text)
-    assert re.search(r"\| up, to haproxy3 \| 0.50× \| ≥ 0.90× \| ≥ 1.00× \| ✗ \|", text)
+    assert re.search(r"\| down, to haproxy3 \| 1.25× \| ≥ 0.75× \| ≥ 0.90× \| ≥ 1.00× \| ★ \|", text)
+    assert re.search(r"\| up, to haproxy3 \| 0.50× \| ≥ 0.75× \| ≥ 0.90× \| ≥ 1.00× \| ✗ \|", text)
     assert "- socat3 is missing: socat is not installed: apt-get install socat" in text
     assert "`make bench`, now: medians of 2 rounds" in text
     assert "a CPU" in text
@@ -59,16 +59,16 @@ def test_the_terminal_shows_values_ratios_and_verdicts() -> None:
     """And what is missing."""
     text = terminal.table(Results(session()), FIGURES, "haproxy3")
     assert "1,000 (1.25×)" in text
-    assert "★ ours: down, to haproxy3: 1.25×  must ≥ 0.90×  aim ≥ 1.00×" in text
-    assert "✗ ours: p50, to haproxy3: 1.30×  must ≤ 1.25×  aim ≤ 1.00×" in text
+    assert "★ ours: down, to haproxy3: 1.25×  first ≥ 0.75×  must ≥ 0.90×  aim ≥ 1.00×" in text
+    assert "~ ours: p50, to haproxy3: 1.30×  first ≤ 1.50×  must ≤ 1.25×  aim ≤ 1.00×" in text
     assert "missing: socat3: socat is not installed" in text
 
 
 def test_goals_are_judged_in_their_direction() -> None:
     """At least, or at most; an aim may be wanting."""
-    most, least = Goal("p50", 1.25, 1.0), Goal("rate", 0.6, at_least=True)
-    assert (most.met(1.25), most.met(1.26), most.surpassed(1.0), most.surpassed(1.1)) == (True, False, True, False)
-    assert (least.met(0.6), least.met(0.59), least.surpassed(9)) == (True, False, False)
+    most, least = Goal("p50", 1.25, 1.0, first=1.5), Goal("rate", 0.6, at_least=True)
+    assert [most.mark(value) for value in (1.0, 1.1, 1.25, 1.5, 1.6)] == ["★", "✓", "✓", "~", "✗"]
+    assert [least.mark(value) for value in (9.0, 0.6, 0.59)] == ["✓", "✓", "✗"]
 
 
 def test_every_goal_has_its_metric() -> None:
