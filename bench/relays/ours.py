@@ -8,7 +8,7 @@ from pathlib import Path
 from ..load.streams import Address
 from ..stage import LOOPBACK, Stage, free_port
 from ..subject import Relay
-from ..tunnels.ours import Ours
+from ..tunnels.ours import LIMITS, Ours
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,6 @@ class OurRelay(Relay):
         port = free_port()
         stage.run(
             "relay", self.bin / "relay", "--host", LOOPBACK, "--port", str(port), "--admin-port", str(free_port()),
-            "--auth", "none", "--log-level", "warning", *self.flags,
+            "--auth", "none", "--log-level", "warning", *self.flags, environ=LIMITS,
         )  # fmt: skip
         return LOOPBACK, port
