@@ -48,7 +48,7 @@ def main() -> int:
         return 0
     _prepare_process()
     _check("figure", flags.figures, [figure.name for figure in FIGURES])
-    figures = [f for f in FIGURES if (f.name in flags.figures if flags.figures else _usual(f, flags))]
+    figures = [f for f in FIGURES if (f.name in flags.figures if flags.figures else flags.full or not f.full)]
     subjects = _subjects(flags, figures)
     pace = Pace(0.25 if flags.quick else 1.0)
     rounds = flags.rounds or (1 if flags.quick else ROUNDS)
@@ -81,10 +81,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--list", action="store_true", help="list figures and tunnels")
     return parser
-
-
-def _usual(figure: Figure, flags: argparse.Namespace) -> bool:
-    return (flags.full or not figure.full) and (figure.quick or not flags.quick)
 
 
 def _subjects(flags: argparse.Namespace, figures: Sequence[Figure]) -> list[Subject]:

@@ -37,7 +37,7 @@ class Plan:
     path: Path
     command: str
     waiting: float = 180.0
-    say: Callable[[str], None] = print
+    say: Callable[[str], None] = partial(print, flush=True)
 
 
 @dataclass

@@ -64,8 +64,8 @@ class Figure:
     """`measure` yields values for `metrics`, on a subject that is up and idle.
 
     `fresh`: it wants the subject newly started. `link`: it is measured over a far link.
-    `suits`: which subjects it is measured on. `rounds`: at most so many. `full`, `quick`:
-    whether it is left to FULL=1, and part of QUICK=1. `seconds`: a bound of it over a link.
+    `suits`: which subjects it is measured on. `rounds`: at most so many. `full`: whether it is
+    left to FULL=1. `seconds`: a bound of it over a link.
     """
 
     name: str
@@ -78,7 +78,6 @@ class Figure:
     link: Link | None = None
     rounds: int = 1000
     full: bool = False
-    quick: bool = True
     seconds: float = 300.0
 
     def key(self, metric: str) -> str:

@@ -18,8 +18,11 @@ HAND = "# Benchmarks\n\nBy hand.\n\n<!-- bench:tunnels -->\nold\n<!-- bench:end 
 
 
 def session() -> list[Run]:
-    """Two rounds of two tunnels, and one that is missing."""
-    runs = [run("socat3", 1, missing="socat is not installed: apt-get install socat")]
+    """Two rounds of two tunnels, one that is missing, and one that did not start."""
+    runs = [
+        run("socat3", 1, missing="socat is not installed: apt-get install socat"),
+        run("ssh", 1, problems={"start": "no key"}),
+    ]
     for number in (1, 2):
         runs.append(run("ours", number, metrics={"bulk.down": 1000.0, "bulk.up": 500.0, "ping.p50": 130.0}))
         runs.append(run("haproxy3", number, metrics={"bulk.down": 800.0, "bulk.up": 1000.0, "ping.p50": 100.0}))
@@ -44,6 +47,7 @@ def test_the_document_says_what_was_measured(tmp_path: Path) -> None:
     assert re.search(r"\| down, to haproxy3 \| 1.25× \| ≥ 0.75× \| ≥ 0.90× \| ≥ 1.00× \| ★ \|", text)
     assert re.search(r"\| up, to haproxy3 \| 0.50× \| ≥ 0.75× \| ≥ 0.90× \| ≥ 1.00× \| ✗ \|", text)
     assert "- socat3 is missing: socat is not installed: apt-get install socat" in text
+    assert "- ssh is missing: no key" in text
     assert "`make bench`, now: medians of 2 rounds" in text
     assert "a CPU" in text
     assert text.endswith("## Tuning log\n\n- kept\n")
