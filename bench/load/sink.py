@@ -5,7 +5,7 @@
 | ECHO | everything back, that byte included |
 | DOWN | a download without end, as fast as it goes |
 | HELD | the same, held to HELD_RATE |
-| UP   | one byte back for each ACK_EVERY that have arrived |
+| UP   | now and then a COUNT of the bytes that have arrived |
 
 Echoes share one process and an epoll; each of the others has a process to itself.
 """
@@ -18,6 +18,7 @@ import random
 import select
 import signal
 import socket
+import struct
 import time
 from typing import NoReturn
 
@@ -25,7 +26,8 @@ ECHO, DOWN, HELD, UP = b"e", b"d", b"h", b"u"
 HELD_RATE = 20e6  # bytes a second
 HELD_BLOCK = 64 * 1024  # written at once: about what a game server sends for a chunk
 BLOCK = 256 * 1024
-ACK_EVERY = 1 << 20
+COUNT = struct.Struct("!Q")
+COUNT_EVERY, COUNT_AFTER = 1 << 20, 0.05  # bytes, or seconds: what comes first, when something comes
 READ = 64 * 1024
 PATIENCE = 120.0  # seconds without any progress, after which a connection is let go
 
@@ -132,8 +134,11 @@ def _held(sock: socket.socket) -> NoReturn:
 
 def _up(sock: socket.socket) -> None:
     buffer = bytearray(BLOCK)
-    count = 0
+    count = told = 0
+    when = time.monotonic()
     while size := sock.recv_into(buffer):
-        acked, count = count // ACK_EVERY, count + size
-        if count // ACK_EVERY > acked:
-            sock.sendall(b"." * (count // ACK_EVERY - acked))
+        count += size
+        now = time.monotonic()
+        if count - told >= COUNT_EVERY or now - when >= COUNT_AFTER:
+            sock.sendall(COUNT.pack(count))
+            told, when = count, now

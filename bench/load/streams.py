@@ -14,7 +14,7 @@ from typing import Protocol
 
 from ..errors import BenchError, Corrupted
 from ..summary import percentile
-from .sink import ACK_EVERY, BLOCK, DOWN, ECHO, HELD, UP
+from .sink import BLOCK, COUNT, DOWN, ECHO, HELD, UP
 
 Address = tuple[str, int]
 Probe = Callable[[], float]  # CPU seconds so far of what is measured
@@ -170,32 +170,34 @@ def _drain(socks: list[socket.socket], seconds: float, probe: Probe, warm: float
 
 
 def upload(address: Address, seconds: float, probe: Probe, warm: float = WARM) -> Rate:
-    """Write one stream. What counts is what the sink says that it has: its bytes back mark the time."""
+    """Write one stream. What counts is what the sink says that it has, and the time when it says so."""
     block = random.randbytes(BLOCK)
-    acks = bytearray(4096)
+    counts = b""
     with connect(address, UP) as sock:
         begun = time.monotonic()
-        first = last = (0.0, 0)
-        acked = 0
-        cpu = spent = 0.0
-        while last[0] < begun + warm + seconds:
+        first: tuple[float, int] | None = None
+        cpu = 0.0
+        while True:
             sock.sendall(block)
+            now = time.monotonic()
             try:
-                got = sock.recv_into(acks, flags=socket.MSG_DONTWAIT)
+                data = sock.recv(BLOCK, socket.MSG_DONTWAIT)
             except BlockingIOError:
-                if time.monotonic() > begun + warm + seconds + PATIENCE:
+                if now > begun + warm + seconds + PATIENCE:
                     raise BenchError("the upload does not arrive") from None
                 continue
-            if not got:
+            if not data:
                 raise BenchError("the upload ended early")
-            acked += got
-            last = time.monotonic(), acked
-            if not first[1] and last[0] > begun + warm:
-                first, cpu = last, probe()
-        spent = probe() - cpu
-    if last[1] == first[1]:
-        raise BenchError("the upload is too slow to be measured")
-    return Rate((last[1] - first[1]) * ACK_EVERY, last[0] - first[0], spent)
+            counts += data
+            whole = len(counts) // COUNT.size * COUNT.size
+            if not whole or now < begun + warm:
+                continue
+            (count,) = COUNT.unpack(counts[whole - COUNT.size : whole])
+            counts = counts[whole:]
+            if first is None:
+                first, cpu = (now, count), probe()
+            elif now > begun + warm + seconds:
+                return Rate(count - first[1], now - first[0], probe() - cpu)
 
 
 def ping(address: Address, seconds: float, probe: Probe) -> Times:

@@ -50,7 +50,7 @@ def test_the_sink_and_the_generators() -> None:
         address: Address = listener.getsockname()
         streams.echo_intact(address, 3_000_000)
         assert call(60, streams.download, address, 2, 0.1, float, 0.1).count > 0
-        assert call(60, streams.upload, address, 0.1, float, 0.1).count >= sink.ACK_EVERY
+        assert call(60, streams.upload, address, 0.1, float, 0.1).count > 0
         assert call(60, streams.ping, address, 0.1, float).p50 > 0
         assert call(60, streams.pings, address, 3, 0.1).count >= 3
         assert call(60, streams.trips, address, 3, 0.1, float).count > 0
