@@ -36,8 +36,8 @@ async def serve(handler: Handler, *, path: str | None = None) -> AsyncIterator[i
         writers.add(writer)
         try:
             await handler(reader, writer)
-        except OSError:
-            pass  # the peer reset the connection: some tests mean it
+        except (OSError, EOFError, asyncio.CancelledError):
+            pass  # the peer reset the connection, or left: some tests mean it; or the test is over
         finally:
             writers.discard(writer)
             tasks.discard(task)
@@ -71,8 +71,10 @@ async def close(writer: asyncio.StreamWriter) -> None:
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
-    """Close with RST."""
+    """Close with RST, unless it is closed already."""
     sock = writer.get_extra_info("socket")
+    if writer.is_closing() or sock is None:
+        return
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
@@ -127,3 +129,17 @@ async def until(condition: Callable[[], object], patience: float = 20.0) -> None
     async with asyncio.timeout(patience):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+def steady(value: Callable[[], int], looks: int = 50) -> Callable[[], bool]:
+    """A condition for `until`: the value has not changed for so many looks at it."""
+    last, same = value(), 0
+
+    def condition() -> bool:
+        nonlocal last, same
+        now = value()
+        same = same + 1 if now == last else 0
+        last = now
+        return same >= looks
+
+    return condition
