@@ -260,6 +260,42 @@ async def test_half_close_between_careful_raw_peers(loop_factory: Any) -> None:
 
 
 @CLIENT
+async def test_who_speaks_to_a_raw_peer_that_left_is_reset(loop_factory: Any, client: str) -> None:
+    """As with TCP: a raw leg that closed in peace, and then its socket, takes nothing more."""
+    async with System() as system, contextlib.AsyncExitStack() as stack:
+        host = await stack.enter_async_context(await dial(system, "host"))
+        if client == "v1":
+            port = (await system.client("mc")).ports[0]
+        else:
+            port = await stack.enter_async_context(client_adapter(url(system, "client")))
+        reader, writer = await connect(port)
+        writer.write(b"hello")
+        assert await host.data(5) == b"hello"
+        await host.send(b"bye")
+        await host.send_close(1000)
+        await close(host.writer)
+        assert await reader.read() == b"bye"
+        with pytest.raises(OSError):
+            while True:
+                writer.write(b"are you there?")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        await close(writer)
+        await until(lambda: not [leg for leg in system.relay._pairing.legs if leg.carrying])
+
+
+async def test_a_raw_reader_that_stops_and_leaves_frees_the_writer(loop_factory: Any) -> None:
+    """It closed in peace, without having read: the writer is reset, and not stalled for ever."""
+    async with System() as system, await dial(system, "host") as host, await dial(system, "client") as client:
+        flood = asyncio.create_task(client.send(bytes(64 * MIB)))
+        await until(lambda: any(not leg.reading for leg in system.relay._pairing.legs))
+        await host.send_close(1000)
+        await close(host.writer)
+        with pytest.raises(OSError):
+            await flood
+
+
+@CLIENT
 async def test_a_server_that_speaks_first(loop_factory: Any, client: str) -> None:
     """Its banner waits at the relay until somebody comes, also a long one."""
     banner = block(200_000, 1)

@@ -66,6 +66,7 @@ class RelayLeg(Leg):
         self.subject = subject
         self.peer: RelayLeg | None = None
         self.sought = False  # a client that has asked for a host: it counts as a stream
+        self.deserted = False  # the peer's socket is closed: nobody takes what this leg brings
         self.carried = 0  # bytes of streams that this leg brought
         self.asked: Open | Resume | None = None  # what a v1 client leg waits with
         self._held: list[bytes] = []  # what came before the pairing; text marked by _TEXT
@@ -83,6 +84,8 @@ class RelayLeg(Leg):
         if peer is not None:
             self.carried += size
             peer.send_data(data)
+        elif self.deserted:
+            self.abort()
         elif not self.open:
             return  # it was on its way when the leg's peer was lost
         elif self.v1 and self.asked is None:
@@ -129,6 +132,13 @@ class RelayLeg(Leg):
 
     def on_gone(self) -> None:
         self._pairing.leg_gone(self)
+        peer, self.peer = self.peer, None
+        if peer is not None:
+            # This leg closed in peace, and then its socket. As with TCP the peer may end in
+            # peace, too, in its own time; what it still says is answered with a reset.
+            peer.peer = None
+            peer.deserted = True
+            peer.resume_reading()
 
     def on_writable(self, writable: bool) -> None:
         if self.peer is not None:
