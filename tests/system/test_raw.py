@@ -397,6 +397,29 @@ async def test_a_reader_that_stops_holds_the_writer(loop_factory: Any, reader_is
         assert got == sent.digest()
 
 
+async def test_much_for_a_target_that_is_slow_to_connect(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A raw client's first megabyte waits for the connection, is bounded, and then goes on."""
+    gate = asyncio.Event()
+    open_connection = sockets.open_connection
+
+    async def slow(address: sockets.Address, protocol: asyncio.BaseProtocol) -> None:
+        await gate.wait()
+        await open_connection(address, protocol)
+
+    monkeypatch.setattr(sockets, "open_connection", slow)
+    size = 8 * MIB
+    async with serve(echo) as target, System() as system:
+        host = await system.host({"mc": target})
+        async with client_adapter(url(system, "client")) as port:
+            reader, writer = await connect(port)
+            sending = asyncio.create_task(send(writer, size, 1, end=False))
+            await until(lambda: any(not leg.reading for leg in host.monitor._legs))
+            gate.set()
+            count, got = await receive(reader, size)
+            assert (count, got) == (size, await sending)
+            await close(writer)
+
+
 async def test_a_raw_client_waits_for_a_host(loop_factory: Any) -> None:
     """And is served when one comes: what it has said meanwhile is not lost."""
     async with serve(echo) as target, System() as system, await dial(system, "client") as raw:

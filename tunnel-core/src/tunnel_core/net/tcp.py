@@ -114,6 +114,7 @@ class TcpConnection(asyncio.BufferedProtocol):
         if self._early:
             transport.writelines(self._early)
             self._early = []
+            self.carrier.local_drained()  # the transport tells only of what it could not take at once
         if self._early_eof:
             self.write_eof()
         if self._holds:

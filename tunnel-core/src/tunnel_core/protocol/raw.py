@@ -77,7 +77,7 @@ class RawStream:
         self._end(outcome, reason)
 
     def local_drained(self) -> None:
-        if self._paused and self.link is not None:
+        if self._paused and self.local.pending <= HIGH_WATER and self.link is not None:
             self._paused = False
             self.link.resume_reading()
 
