@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -13,14 +14,28 @@ from client_agent.settings import ClientSettings, Forward
 from host_agent.service import HostAgent
 from host_agent.settings import HostSettings, Offer
 from tunnel_core.net.sockets import Address
+from tunnel_core.protocol import tokens
+from tunnel_core.protocol.endpoints import Role
 from tunnel_core.service import logs
 from tunnel_core.service.settings import Secret
 from tunnel_relay.service import Relay
 from tunnel_relay.settings import RelaySettings
 
 from support.apps import until
+from support.peer import Peer
 
 SECRET = "a-secret-for-tests-which-has-more-than-32-bytes"
+
+
+def token(role: Role, *tunnels: str, subject: str = "tester", lasts: float = 3600.0, secret: str = SECRET) -> str:
+    """A token as `relay token` makes it."""
+    expires = time.time() + lasts
+    return tokens.issue(secret.encode(), role=role, tunnels=tunnels or ["mc"], subject=subject, expires=expires)
+
+
+def bearer(role: Role, *tunnels: str, subject: str = "tester") -> dict[str, str]:
+    """The header that carries a token."""
+    return {"Authorization": f"Bearer {token(role, *tunnels, subject=subject)}"}
 
 
 class System:
@@ -101,6 +116,11 @@ class System:
         await self.host({"mc": target}, **settings)
         client = await self.client("mc", **settings)
         return client.ports[0]
+
+    async def dial(self, role: Role, tunnel: str = "mc", *, v1: bool = False, instance: str = "") -> Peer:
+        """A leg by hand, raw unless it is to be v1."""
+        path = f"/{role}/{tunnel}"
+        return await Peer.dial(self.relay.port, path, bearer(role, tunnel), v1=v1, instance=instance)
 
     async def stop(self, agent: HostAgent | ClientAgent) -> None:
         """Stop one agent now."""

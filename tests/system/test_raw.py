@@ -12,10 +12,9 @@ import pytest
 from support.adapters import client_adapter, hosting
 from support.apps import block, close, connect, echo, receive, reset, send, serve, steady, until
 from support.peer import Opcode, Peer, get
-from support.system import SECRET, System
+from support.system import System, token
 from tunnel_core.net import sockets
 from tunnel_core.net.leg import HIGH_WATER, Leg
-from tunnel_core.protocol import tokens
 from tunnel_core.protocol.endpoints import Role
 from websockets.asyncio.client import connect as connect_websocket
 from websockets.exceptions import ConnectionClosedError
@@ -25,19 +24,9 @@ CLIENT = pytest.mark.parametrize("client", ["raw", "v1"])
 HOST = pytest.mark.parametrize("host", ["raw", "v1"])
 
 
-def token(role: Role, tunnel: str = "mc") -> str:
-    """A token for a raw leg's query."""
-    return tokens.issue(SECRET.encode(), role=role, tunnels=[tunnel], subject="raw", expires=2**32)
-
-
 def url(system: System, role: Role) -> str:
     """Where a raw leg of tunnel `mc` dials."""
     return f"{system.url}/{role}/mc?token={token(role)}"
-
-
-async def dial(system: System, role: Role) -> Peer:
-    """A raw leg of tunnel `mc`, by hand."""
-    return await Peer.dial(system.relay.port, f"/{role}/mc", {"Authorization": f"Bearer {token(role)}"})
 
 
 @contextlib.asynccontextmanager
@@ -172,13 +161,13 @@ async def test_only_an_end_in_peace_is_an_end(loop_factory: Any, role: Role, cod
     async with serve(serves) as target, System() as system:
         if role == "client":
             await system.host({"mc": target})
-            async with await dial(system, "client") as raw:
+            async with await system.dial("client") as raw:
                 assert await raw.data(5) == b"hello"
                 await leave(raw)
                 assert isinstance(await seen, ConnectionResetError)
         else:
             client = await system.client("mc")
-            async with await dial(system, "host") as raw:
+            async with await system.dial("host") as raw:
                 reader, writer = await connect(client.ports[0])
                 writer.write(b"hello")
                 assert await raw.data(5) == b"hello"
@@ -197,7 +186,7 @@ async def test_each_end_in_peace_is_a_fin(loop_factory: Any, code: int) -> None:
 
     async with serve(serves) as target, System() as system:
         await system.host({"mc": target})
-        async with await dial(system, "client") as raw:
+        async with await system.dial("client") as raw:
             await raw.send(b"this")
             if code == 1005:
                 await raw.send(b"", Opcode.CLOSE)
@@ -230,11 +219,11 @@ async def test_half_close_towards_a_careful_raw_peer(loop_factory: Any, role: Ro
     async with serve(serves) as target, System() as system:
         if role == "client":
             await system.host({"mc": target})
-            async with await dial(system, "client") as raw:
+            async with await system.dial("client") as raw:
                 await converses(raw)
         else:
             client = await system.client("mc")
-            async with await dial(system, "host") as raw:
+            async with await system.dial("host") as raw:
                 reader, writer = await connect(client.ports[0])
                 writer.write(request)
                 writer.write_eof()
@@ -247,7 +236,7 @@ async def test_half_close_towards_a_careful_raw_peer(loop_factory: Any, role: Ro
 
 async def test_half_close_between_careful_raw_peers(loop_factory: Any) -> None:
     """Each close frame ends one direction, on both legs."""
-    async with System() as system, await dial(system, "host") as host, await dial(system, "client") as client:
+    async with System() as system, await system.dial("host") as host, await system.dial("client") as client:
         await client.send(b"question")
         await client.send_close(1000)
         assert await host.data(8) == b"question"
@@ -263,7 +252,7 @@ async def test_half_close_between_careful_raw_peers(loop_factory: Any) -> None:
 async def test_who_speaks_to_a_raw_peer_that_left_is_reset(loop_factory: Any, client: str) -> None:
     """As with TCP: a raw leg that closed in peace, and then its socket, takes nothing more."""
     async with System() as system, contextlib.AsyncExitStack() as stack:
-        host = await stack.enter_async_context(await dial(system, "host"))
+        host = await stack.enter_async_context(await system.dial("host"))
         if client == "v1":
             port = (await system.client("mc")).ports[0]
         else:
@@ -286,7 +275,7 @@ async def test_who_speaks_to_a_raw_peer_that_left_is_reset(loop_factory: Any, cl
 
 async def test_a_raw_reader_that_stops_and_leaves_frees_the_writer(loop_factory: Any) -> None:
     """It closed in peace, without having read: the writer is reset, and not stalled for ever."""
-    async with System() as system, await dial(system, "host") as host, await dial(system, "client") as client:
+    async with System() as system, await system.dial("host") as host, await system.dial("client") as client:
         flood = asyncio.create_task(client.send(bytes(64 * MIB)))
         await until(lambda: any(not leg.reading for leg in system.relay._pairing.legs))
         await host.send_close(1000)
@@ -299,7 +288,7 @@ async def test_a_raw_reader_that_stops_and_leaves_frees_the_writer(loop_factory:
 async def test_a_server_that_speaks_first(loop_factory: Any, client: str) -> None:
     """Its banner waits at the relay until somebody comes, also a long one."""
     banner = block(200_000, 1)
-    async with System() as system, await dial(system, "host") as host:
+    async with System() as system, await system.dial("host") as host:
         sending = asyncio.create_task(host.send(banner[:50_000]))
         await sending
         sending = asyncio.create_task(host.send(banner[50_000:]))
@@ -309,7 +298,7 @@ async def test_a_server_that_speaks_first(loop_factory: Any, client: str) -> Non
             assert await reader.readexactly(len(banner)) == banner
             await close(writer)
         else:
-            async with await dial(system, "client") as raw:
+            async with await system.dial("client") as raw:
                 assert await raw.data(len(banner)) == banner
         await sending
 
@@ -329,7 +318,7 @@ async def test_text_is_carried_as_its_bytes(loop_factory: Any) -> None:
                 assert isinstance(message, bytes), "what comes back is binary"
                 got += message
             assert got == expected
-        async with await dial(system, "client") as raw:
+        async with await system.dial("client") as raw:
             await raw.send(b"\xff\xfe", Opcode.TEXT)
             assert (await raw.closed()).code == 1007
 
@@ -375,12 +364,12 @@ async def test_a_reader_that_stops_holds_the_writer(loop_factory: Any, reader_is
     async with serve(floods) as target, System() as system, contextlib.AsyncExitStack() as stack:
         if reader_is == "raw client":
             await system.host({"mc": target})
-            raw = await stack.enter_async_context(await dial(system, "client"))
+            raw = await stack.enter_async_context(await system.dial("client"))
             await stalls(system)
             got = await drains(raw)
         elif reader_is == "raw host":
             client = await system.client("mc")
-            raw = await stack.enter_async_context(await dial(system, "host"))
+            raw = await stack.enter_async_context(await system.dial("host"))
             streams = await connect(client.ports[0])
             flood = asyncio.create_task(floods(*streams))
             await stalls(system)
@@ -422,7 +411,7 @@ async def test_much_for_a_target_that_is_slow_to_connect(loop_factory: Any, monk
 
 async def test_a_raw_client_waits_for_a_host(loop_factory: Any) -> None:
     """And is served when one comes: what it has said meanwhile is not lost."""
-    async with serve(echo) as target, System() as system, await dial(system, "client") as raw:
+    async with serve(echo) as target, System() as system, await system.dial("client") as raw:
         await raw.send(b"first words")
         await until(lambda: system.relay._pairing.waiting == 1)
         await system.host({"mc": target})
@@ -440,7 +429,7 @@ async def test_a_raw_client_that_waits_in_vain_is_told(loop_factory: Any) -> Non
                 1013,
                 "no host-agent offers this tunnel now",
             )
-        async with await dial(system, "client") as raw:
+        async with await system.dial("client") as raw:
             # Also to one that has said so much that it was not read any more.
             for _ in range(4):
                 await raw.send(bytes(64 * KIB))
@@ -484,7 +473,7 @@ async def test_bare_paths_mean_the_default_tunnel(loop_factory: Any) -> None:
 
 async def test_raw_legs_answer_pings_and_nothing_else(loop_factory: Any) -> None:
     """A ping in the middle of a conversation is answered by the relay, and not carried."""
-    async with System() as system, await dial(system, "host") as host, await dial(system, "client") as client:
+    async with System() as system, await system.dial("host") as host, await system.dial("client") as client:
         await client.send(b"one")
         await client.send(b"are you there", Opcode.PING)
         pong = await client.frame()

@@ -1,0 +1,302 @@
+"""Which legs meet: waiting, sharing, warm legs, and legs that only seem to be there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from typing import Any
+
+import pytest
+from client_agent import service as client_service
+from client_agent import tunnel as client_tunnel
+from host_agent import service as host_service
+from host_agent.service import HostAgent
+from support.apps import Handler, close, connect, echo, exchange, serve, until
+from support.peer import Peer
+from support.system import System
+from support.wire import Wire
+from tunnel_core.net import liveness
+from tunnel_core.protocol.endpoints import new_id
+from tunnel_relay import pairing
+
+
+def says(word: bytes) -> Handler:
+    """A server that says who it is, and ends when the client does."""
+
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(word)
+        await reader.read()
+
+    return say
+
+
+async def opens(client: Peer, stream: str = "") -> str:
+    """Open a stream on a leg by hand. Returns its id."""
+    stream = stream or new_id()
+    await client.say("open", stream=stream, key=new_id(), window=65536)
+    return stream
+
+
+def warm(host: HostAgent) -> int:
+    """How many legs of its first tunnel are ready."""
+    return host._tunnels[0].pool.ready
+
+
+# Waiting.
+
+
+async def test_clients_that_come_before_their_host_are_served(loop_factory: Any) -> None:
+    """Many more than the usual warm legs, with what they have said meanwhile."""
+    async with serve(echo) as target, System() as system:
+        client = await system.client("mc")
+        waiting = [asyncio.create_task(exchange(client.ports[0], 200_000, seed)) for seed in range(20)]
+        await until(lambda: system.relay._pairing.waiting == 20)
+        await system.host({"mc": target}, wait=False, warm=1)
+        await asyncio.gather(*waiting)
+        assert system.relay._pairing.waiting == 0
+
+
+async def test_a_client_that_waits_in_vain_is_reset(loop_factory: Any) -> None:
+    """Its connection breaks, at once when the wait is over, and the log says why."""
+    async with System(wait=0.1) as system:
+        client = await system.client("mc")
+        reader, writer = await connect(client.ports[0])
+        writer.write(b"anybody?")
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        await close(writer)
+        (closed,) = system.events("stream closed")
+        assert (closed["outcome"], closed["reason"]) == ("refused", "no host-agent offers this tunnel now")
+        assert closed["level"] == "warning"
+        (refused,) = system.events("client refused")
+        assert refused["reason"] == closed["reason"]
+
+
+@pytest.mark.parametrize("bounds", [{"max_waiting": 3}, {"max_waiting_per_tunnel": 3}], ids=str)
+async def test_who_waits_is_bounded(loop_factory: Any, bounds: dict[str, int]) -> None:
+    """One too many is told so at once, v1 or raw; the others go on waiting."""
+    async with serve(echo) as target, System(**bounds) as system, contextlib.AsyncExitStack() as stack:
+        raw = [await stack.enter_async_context(await system.dial("client")) for _ in range(3)]
+        await until(lambda: system.relay._pairing.waiting == 3)
+        async with await system.dial("client") as turned_away:
+            close_frame = await turned_away.closed()
+            assert (close_frame.code, close_frame.reason) == (
+                1013,
+                "too many clients wait for this tunnel: try again",
+            )
+        async with await system.dial("client", v1=True) as turned_away:
+            stream = await opens(turned_away)
+            assert await turned_away.heard() == {
+                "type": "refused",
+                "stream": stream,
+                "reason": "too many clients wait for this tunnel: try again",
+            }
+            assert (await turned_away.closed()).code == 1013
+        assert system.relay._pairing.waiting == 3
+        await system.host({"mc": target})
+        for peer in raw:
+            await peer.send(b"hello")
+            assert await peer.data(5) == b"hello"
+
+
+async def test_a_client_that_leaves_waits_no_more(loop_factory: Any) -> None:
+    """The host leg that comes then goes to the next."""
+    async with System() as system:
+        first = await system.dial("client")
+        await until(lambda: system.relay._pairing.waiting == 1)
+        async with await system.dial("client") as second:
+            await until(lambda: system.relay._pairing.waiting == 2)
+            first.reset()
+            await until(lambda: system.relay._pairing.waiting == 1)
+            async with await system.dial("host") as host:
+                await second.send(b"mine")
+                assert await host.data(4) == b"mine"
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(["relay", "host", "client"])), ids="-".join)
+async def test_they_start_in_any_order(loop_factory: Any, order: tuple[str, ...]) -> None:
+    """And find each other."""
+    async with serve(echo) as target, System() as system, Wire(system.relay.port) as wire:
+        wire.shut()
+        url = f"ws://127.0.0.1:{wire.port}"
+        for name in order:
+            if name == "relay":
+                await wire.open()
+            elif name == "host":
+                host = await system.host({"mc": target}, relay=url, wait=False)
+            else:
+                client = await system.client("mc", relay=url, wait=False)
+            await asyncio.sleep(0)
+        await exchange(client.ports[0], 100_000)
+        await until(lambda: not host.readiness() and not client.readiness())
+
+
+# Sharing.
+
+
+async def held(port: int, stack: contextlib.AsyncExitStack) -> bytes:
+    """What the server at the other end says, while the stream stays open until the test is over."""
+    reader, writer = await connect(port)
+    stack.push_async_callback(close, writer)
+    return await reader.readexactly(1)
+
+
+async def test_host_agents_share_a_tunnel_in_turn(loop_factory: Any) -> None:
+    """Each gets as many of its streams as the others."""
+    async with contextlib.AsyncExitStack() as servers, System() as system, contextlib.AsyncExitStack() as streams:
+        hosts = []
+        for word in (b"1", b"2", b"3"):
+            hosts.append(await system.host({"mc": await servers.enter_async_context(serve(says(word)))}))
+        client = await system.client("mc")
+        got = []
+        for _ in range(12):
+            await until(lambda: all(warm(host) == 4 for host in hosts))
+            got.append(await held(client.ports[0], streams))
+        assert sorted(got) == [b"1"] * 4 + [b"2"] * 4 + [b"3"] * 4
+
+
+async def test_a_host_agent_that_leaves_is_not_missed(loop_factory: Any) -> None:
+    """The other serves all, from the next stream on."""
+    async with (
+        serve(says(b"1")) as one,
+        serve(says(b"2")) as two,
+        System() as system,
+        contextlib.AsyncExitStack() as streams,
+    ):
+        first = await system.host({"mc": one})
+        await system.host({"mc": two})
+        client = await system.client("mc")
+        assert {await held(client.ports[0], streams) for _ in range(4)} == {b"1", b"2"}
+        await system.stop(first)
+        assert {await held(client.ports[0], streams) for _ in range(4)} == {b"2"}
+
+
+async def test_the_newest_leg_of_a_host_agent_is_taken(loop_factory: Any) -> None:
+    """It is the surest to be alive."""
+    instance = new_id()
+    async with System() as system, contextlib.AsyncExitStack() as stack:
+        hosts = []
+        for _ in range(3):
+            hosts.append(await stack.enter_async_context(await system.dial("host", v1=True, instance=instance)))
+            await until(lambda: len(system.relay._pairing.legs) == len(hosts))
+        for host in reversed(hosts):
+            client = await stack.enter_async_context(await system.dial("client", v1=True))
+            stream = await opens(client)
+            paired = await host.heard()
+            assert (paired["type"], paired["peer"], paired["subject"]) == ("paired", "127.0.0.1", "tester")
+            assert (await host.heard())["stream"] == stream
+            assert await client.heard() == {"type": "paired", "instance": instance}
+
+
+async def test_a_half_dead_leg_is_not_chosen(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host-agent whose network has fallen silent gets no stream, long before its legs count as dead."""
+    monkeypatch.setattr(liveness, "TICK", 0.05)
+    monkeypatch.setattr(liveness, "IDLE", (0.1, 60.0))
+    monkeypatch.setattr(pairing, "DOUBTFUL", 1.5)
+    async with (
+        serve(says(b"+")) as alive,
+        serve(says(b"-")) as half_dead,
+        System() as system,
+        Wire(system.relay.port) as wire,
+        contextlib.AsyncExitStack() as streams,
+    ):
+        await system.host({"mc": half_dead}, relay=f"ws://127.0.0.1:{wire.port}")
+        legs = list(system.relay._pairing.legs)
+        await system.host({"mc": alive})
+        client = await system.client("mc")
+        wire.freeze()
+        await until(lambda: all(system.relay._monitor.silence(leg) > 1.5 for leg in legs))
+        assert [await held(client.ports[0], streams) for _ in range(8)] == [b"+"] * 8
+        wire.thaw()
+        await until(lambda: all(system.relay._monitor.silence(leg) < 1.5 for leg in legs))
+        assert {await held(client.ports[0], streams) for _ in range(4)} == {b"+", b"-"}
+
+
+# Warm legs and pairs.
+
+
+async def test_a_stream_needs_no_handshake(loop_factory: Any) -> None:
+    """Warm legs on both sides: when a stream opens, the relay has all it needs."""
+    async with serve(says(b"!")) as target, System() as system, contextlib.AsyncExitStack() as streams:
+        host = await system.host({"mc": target})
+        client = await system.client("mc")
+        await until(lambda: warm(host) == 4 and client._tunnels["mc"].pool.ready == 2)
+        legs = set(system.relay._pairing.legs)
+        assert len(legs) == 6
+        assert await held(client.ports[0], streams) == b"!"
+        assert sorted(leg.role for leg in legs if leg.peer) == ["client", "host"]
+
+
+async def test_warm_legs_grow_with_demand_and_are_trimmed(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as streams came in a moment; once it is quiet, the usual few."""
+    monkeypatch.setattr(host_service, "TICK", 0.1)
+    async with serve(says(b"!")) as target, System() as system, contextlib.AsyncExitStack() as streams:
+        host = await system.host({"mc": target}, warm=2)
+        client = await system.client("mc")
+        assert warm(host) <= 2
+        # Some tick falls in the middle of so many.
+        for _ in range(10):
+            await asyncio.gather(*(held(client.ports[0], streams) for _ in range(20)))
+            if warm(host) > 4:
+                break
+        await until(lambda: warm(host) > 4)
+        assert warm(host) <= 64
+        await until(lambda: warm(host) == 2)
+        await until(
+            lambda: len([leg for leg in system.relay._pairing.legs if leg.role == "host" and not leg.peer]) == 2
+        )
+
+
+async def test_idle_pairs_are_let_go(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They occupy legs of a host: after a while without a stream they are closed."""
+    monkeypatch.setattr(client_tunnel, "IDLE_PAIR", 0.1)
+    monkeypatch.setattr(client_service, "TICK", 0.05)
+    async with serve(echo) as target, System() as system:
+        port = await system.pair(target)
+        await asyncio.gather(*(exchange(port, 1000, seed) for seed in range(4)))
+        await until(lambda: not [leg for leg in system.relay._pairing.legs if leg.carrying])
+        await exchange(port, 1000)
+
+
+@pytest.mark.parametrize("ends_first", ["client", "server"])
+async def test_a_pair_is_used_again_whoever_ended_first(loop_factory: Any, ends_first: str) -> None:
+    """Each stream has its own content, and nothing of the one before it."""
+
+    async def serves(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if ends_first == "client":
+            writer.write(b"got " + await reader.read())
+        else:
+            writer.write(b"got " + await reader.readexactly(1000))
+            writer.write_eof()
+            assert await reader.read() == b""
+
+    async with serve(serves) as target, System() as system:
+        await system.host({"mc": target})
+        client = await system.client("mc", warm=1)
+        for number in range(10):
+            reader, writer = await connect(client.ports[0])
+            word = b"%01000d" % number
+            writer.write(word)
+            if ends_first == "client":
+                writer.write_eof()
+            assert await reader.read() == b"got " + word
+            await close(writer)
+            await until(lambda: not list(client.carried()))
+        assert len(system.events("paired")) == 1
+
+
+async def test_a_pair_whose_stream_broke_is_not_used_again(loop_factory: Any) -> None:
+    """Refused or reset, it is closed on both sides."""
+    async with serve(echo) as closed:
+        pass
+    async with System() as system:
+        await system.host({"mc": closed})
+        client = await system.client("mc", warm=1)
+        for _ in range(3):
+            reader, writer = await connect(client.ports[0])
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+            await close(writer)
+        assert len(system.events("paired")) == 3
+        await until(lambda: not [leg for leg in system.relay._pairing.legs if leg.carrying])
