@@ -100,6 +100,17 @@ async def test_who_waits_is_bounded(loop_factory: Any, bounds: dict[str, int]) -
             assert await peer.data(5) == b"hello"
 
 
+async def test_waiting_clients_do_not_keep_others_from_their_host(loop_factory: Any) -> None:
+    """The bound is for those who wait: who can be served is, in this tunnel and in others."""
+    async with System(max_waiting=2) as system, contextlib.AsyncExitStack() as stack:
+        for _ in range(2):
+            await stack.enter_async_context(await system.dial("client", "db"))
+        host = await stack.enter_async_context(await system.dial("host"))
+        client = await stack.enter_async_context(await system.dial("client"))
+        await client.send(b"hello")
+        assert await host.data(5) == b"hello"
+
+
 async def test_a_client_that_leaves_waits_no_more(loop_factory: Any) -> None:
     """The host leg that comes then goes to the next."""
     async with System() as system:

@@ -99,15 +99,15 @@ class Pairing:
     def _seek(self, leg: RelayLeg, instance: str) -> None:
         leg.sought = True
         self._limits.add_stream(leg.grant)
-        if (
-            self._registry.waiting >= self.settings.max_waiting
-            or self._registry.waiting_in(leg.tunnel) >= self.settings.max_waiting_per_tunnel
-        ):
-            self._refuse(leg, "too-many-waiting", "too many clients wait for this tunnel: try again")
-            return
         host = self._registry.add_client(leg, leg.tunnel, instance)
         if host is not None:
             self._pair(leg, host)
+        elif (
+            self._registry.waiting > self.settings.max_waiting
+            or self._registry.waiting_in(leg.tunnel) > self.settings.max_waiting_per_tunnel
+        ):
+            self._registry.remove(leg, leg.tunnel, leg.instance)
+            self._refuse(leg, "too-many-waiting", "too many clients wait for this tunnel: try again")
         else:
             timer = asyncio.get_running_loop().call_later(self.settings.wait, self._waited, leg)
             self._waits[leg] = timer, time.monotonic()
