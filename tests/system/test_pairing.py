@@ -259,6 +259,13 @@ async def test_warm_legs_grow_with_demand_and_are_trimmed(loop_factory: Any, mon
         )
 
 
+async def test_as_many_warm_legs_as_are_asked_for(loop_factory: Any) -> None:
+    """Also more than demand alone would ever make."""
+    async with serve(says(b"!")) as target, System() as system:
+        host = await system.host({"mc": target}, warm=80)
+        await until(lambda: warm(host) == 80)
+
+
 async def test_idle_pairs_are_let_go(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """They occupy legs of a host: after a while without a stream they are closed."""
     monkeypatch.setattr(client_tunnel, "IDLE_PAIR", 0.1)

@@ -19,7 +19,7 @@ from .settings import Offer
 if TYPE_CHECKING:
     from .service import HostAgent
 
-MOST_WARM: Final = 64  # legs kept ready for one tunnel, however great the demand: 11 KiB each at the relay
+MOST_WARM: Final = 64  # legs kept ready for one tunnel, unless more are asked for: 11 KiB each at the relay
 
 
 class HostLeg(AgentLeg[ToHost]):
@@ -66,7 +66,7 @@ class HostTunnel:
         """How many warm legs: the usual few, more while streams come fast, one for each that is on the move."""
         moving = sum(1 for session in self.sessions.values() if session.leg is None or session.leg.leaving)
         usual = max(self.agent.settings.warm, round(self._demand))
-        return min(usual + self._waiting + moving, MOST_WARM)
+        return min(usual + self._waiting + moving, max(self.agent.settings.warm, MOST_WARM))
 
     def demand_changed(self) -> None:
         self.pool.top_up()

@@ -79,5 +79,5 @@ class AgentSettings(LogSettings):
 
 
 def warm_legs(default: int, what: str) -> int:
-    """The setting of how many legs an agent keeps ready."""
-    return setting(default, what, parse=count(0, 1000), metavar="N")
+    """The setting of how many legs an agent keeps ready: by one at least it knows that it can reach the relay."""
+    return setting(default, what, parse=count(1, 1000), metavar="N")
