@@ -1,0 +1,168 @@
+"""Tokens: what is accepted, what is not, and that nothing else is."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import ipaddress
+import json
+import re
+from typing import Any
+
+import jwt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tunnel_core.errors import AccessDenied, UsageError
+from tunnel_core.protocol import tokens
+
+SECRET, OTHER = b"0123456789abcdef0123456789abcdef", b"fedcba9876543210fedcba9876543210"
+NOW = 1_800_000_000.0
+CLAIMS: dict[str, Any] = {"sub": "alex", "role": "client", "tunnels": ["mc"], "exp": int(NOW) + 60, "jti": "1"}
+
+
+def signed(secret: bytes = SECRET, algorithm: str = "HS256", **claims: Any) -> str:
+    """A token of these claims, of which None is left out."""
+    merged = {name: value for name, value in (CLAIMS | claims).items() if value is not None}
+    return jwt.encode(merged, secret, algorithm=algorithm)
+
+
+def refused(token: str, *secrets: bytes, now: float = NOW) -> str:
+    """Why a token is refused."""
+    with pytest.raises(AccessDenied) as denied:
+        tokens.verify(token, secrets or (SECRET,), now)
+    return str(denied.value)
+
+
+def test_what_is_issued_is_granted() -> None:
+    """Every field comes back as it was given; each token has an id of its own."""
+    token = tokens.issue(
+        SECRET,
+        role="host",
+        tunnels=["mc", "db"],
+        subject="alex",
+        expires=NOW + 60.9,
+        streams=5,
+        networks=["192.0.2.0/24"],
+    )
+    grant = tokens.verify(token, [SECRET], NOW)
+    assert (grant.role, grant.tunnels, grant.subject, grant.expires) == ("host", ("mc", "db"), "alex", NOW + 60)
+    assert (grant.streams, grant.networks) == (5, ("192.0.2.0/24",))
+    assert tokens.read(token) == grant
+    plain = [tokens.issue(SECRET, role="client", tunnels=["mc"], subject="x", expires=NOW) for _ in range(2)]
+    first, second = (tokens.verify(token, [SECRET], NOW) for token in plain)
+    assert first.id != second.id
+    assert (first.streams, first.networks) == (None, ())
+
+
+def test_it_is_a_plain_jwt() -> None:
+    """HS256 by RFC 7515, checked here with the standard library alone."""
+    token = tokens.issue(SECRET, role="client", tunnels=["mc"], subject="alex", expires=NOW)
+    head, body, signature = token.split(".")
+    mac = hmac.new(SECRET, f"{head}.{body}".encode(), hashlib.sha256).digest()
+    assert base64.urlsafe_b64encode(mac).rstrip(b"=").decode() == signature
+    claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+    assert claims.pop("jti")
+    assert claims == {"sub": "alex", "role": "client", "tunnels": ["mc"], "exp": NOW}
+
+
+def test_expiry_has_thirty_seconds_of_leeway() -> None:
+    """Clocks differ; more than that is expired."""
+    token = signed(exp=NOW)
+    assert tokens.verify(token, [SECRET], NOW + 30).subject == "alex"
+    assert refused(token, now=NOW + 30.1) == "the token has expired: ask for a new one"
+
+
+def test_secrets_rotate() -> None:
+    """Old and new are accepted while both are known; a third is not."""
+    for secret in (SECRET, OTHER):
+        assert tokens.verify(signed(secret), [SECRET, OTHER], NOW).subject == "alex"
+    assert refused(signed(OTHER), SECRET) == "the token is not valid"
+    assert refused(signed(b"x" * 32), SECRET, OTHER) == "the token is not valid"
+
+
+@pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
+def test_no_other_algorithm(algorithm: str) -> None:
+    """Even with the right secret."""
+    assert refused(signed(b"x" * 64, algorithm), b"x" * 64) == "the token is not valid"
+
+
+@pytest.mark.parametrize("name", ["none", "None", "NONE", "nOnE", "RS256", "ES256", "HS1", "", None, 5])
+@pytest.mark.parametrize("signature", ["", "AAAA", "right"])
+def test_the_header_decides_nothing(name: object, signature: str) -> None:
+    """`alg: none` and its kin, unsigned or signed as HS256 would be."""
+
+    def part(value: object) -> str:
+        return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+    unsigned = f"{part({'alg': name, 'typ': 'JWT'})}.{part(CLAIMS)}"
+    if signature == "right":
+        mac = hmac.new(SECRET, unsigned.encode(), hashlib.sha256).digest()
+        signature = base64.urlsafe_b64encode(mac).rstrip(b"=").decode()
+    assert refused(f"{unsigned}.{signature}") == "the token is not valid"
+
+
+def test_unknown_claims_are_no_matter() -> None:
+    """A later version may add some."""
+    assert tokens.verify(signed(colour="blue"), [SECRET], NOW).subject == "alex"
+
+
+@given(st.one_of(st.text(), st.text(alphabet="eyJ.-_AZaz09="), st.binary().map(lambda data: data.decode("latin-1"))))
+def test_garbage_is_refused(token: str) -> None:
+    """With the one reason that there is, whatever it is."""
+    assert refused(token) == "the token is not valid"
+    with pytest.raises(AccessDenied, match="not a token"):
+        tokens.read(token)
+
+
+@given(st.data())
+def test_one_bit_makes_a_token_worthless(data: st.DataObject) -> None:
+    """In the header, the claims or the signature."""
+    parts = [base64.urlsafe_b64decode(part + "==") for part in signed().split(".")]
+    which = data.draw(st.integers(0, 2))
+    bit = data.draw(st.integers(0, len(parts[which]) * 8 - 1))
+    changed = bytearray(parts[which])
+    changed[bit // 8] ^= 1 << bit % 8
+    parts[which] = bytes(changed)
+    assert refused(".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts))
+
+
+def test_a_token_of_any_length_is_answered() -> None:
+    """No length costs anything."""
+    assert refused("e" * 5000) == "the token is not valid"
+    assert refused(signed(sub="x" * 3000)) == "the token is not valid"
+
+
+def test_networks() -> None:
+    """IPv4, IPv6, and IPv4 as a dual-stack socket shows it; none means anywhere."""
+    grant = tokens.verify(signed(net=["192.0.2.0/24", "2001:db8::/32"]), [SECRET], NOW)
+    for address in ("192.0.2.7", "::ffff:192.0.2.7", "2001:db8::1"):
+        assert grant.admits_address(address)
+    for address in ("192.0.3.7", "::1", "unix", ""):
+        assert not grant.admits_address(address)
+    assert tokens.verify(signed(), [SECRET], NOW).admits_address("unix")
+
+
+@given(st.ip_addresses(v=4), st.integers(0, 32))
+def test_any_network_admits_its_own(address: ipaddress.IPv4Address, bits: int) -> None:
+    """And what `--network` accepts, a token can carry."""
+    network = tokens.parse_network(str(ipaddress.ip_network((address, bits), strict=False)))
+    assert tokens.verify(signed(net=[network]), [SECRET], NOW).admits_address(str(address))
+
+
+def test_networks_are_written_in_full() -> None:
+    """A host's address with a shorter mask is a slip."""
+    assert tokens.parse_network("192.0.2.7") == "192.0.2.7/32"
+    for text in ("192.0.2.7/24", "everywhere", "", "192.0.2.0/33"):
+        with pytest.raises(UsageError, match=re.escape("write one like 192.0.2.0/24")):
+            tokens.parse_network(text)
+
+
+def test_secrets_have_32_bytes_or_more() -> None:
+    """Fewer can be guessed from one token; bytes count, not characters."""
+    assert tokens.parse_secrets(f" {SECRET.decode()}\n{OTHER.decode()} ") == (SECRET, OTHER)
+    assert tokens.parse_secrets("ü" * 16) == ("ü".encode() * 16,)
+    for text in ("", " \n", "x" * 31, f"{SECRET.decode()} short"):
+        with pytest.raises(UsageError, match="relay secret"):
+            tokens.parse_secrets(text)
