@@ -103,6 +103,24 @@ def test_the_header_decides_nothing(name: object, signature: str) -> None:
     assert refused(f"{unsigned}.{signature}") == "the token is not valid"
 
 
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"sub": None}, {"sub": ""}, {"sub": 5}, {"sub": "x" * 201},
+        {"role": None}, {"role": "admin"}, {"role": ["host"]},
+        {"tunnels": None}, {"tunnels": []}, {"tunnels": "mc"}, {"tunnels": ["MC"]}, {"tunnels": ["a/b"]},
+        {"tunnels": ["mc"] * 51}, {"tunnels": ["mc", ""]},
+        {"exp": None}, {"exp": "tomorrow"}, {"exp": True}, {"exp": float("nan")},
+        {"jti": None}, {"jti": ""}, {"jti": "x" * 65},
+        {"streams": 0}, {"streams": "many"}, {"net": ["everywhere"]}, {"net": "192.0.2.0/24"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_each_claim_is_checked(claims: dict[str, Any]) -> None:
+    """A signature alone makes no grant: whoever signed it may have had another program in mind."""
+    assert refused(signed(**claims)) in ("the token is not valid", "the token has expired: ask for a new one")
+
+
 def test_unknown_claims_are_no_matter() -> None:
     """A later version may add some."""
     assert tokens.verify(signed(colour="blue"), [SECRET], NOW).subject == "alex"

@@ -119,11 +119,13 @@ def verify(token: str, secrets: Sequence[bytes], now: float) -> Grant:
             raise AccessDenied("the token is not valid") from exc
         try:
             grant = msgspec.convert(claims, Grant, strict=True)
-        except msgspec.ValidationError as exc:
+            for network in grant.networks:
+                ipaddress.ip_network(network)
+        except ValueError as exc:  # msgspec.ValidationError is one
             raise AccessDenied("the token is not valid") from exc
         if not all(is_tunnel(name) for name in grant.tunnels):
             raise AccessDenied("the token is not valid")
-        if grant.expires + LEEWAY < now:
+        if not now <= grant.expires + LEEWAY:  # so written, NaN is expired
             raise AccessDenied("the token has expired: ask for a new one")
         return grant
     raise AccessDenied("the token is not valid")
