@@ -1,0 +1,47 @@
+"""The three commands as processes, with nothing of this machine's own settings in their environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from demo.processes import BIN, Process
+
+__all__ = ["BIN", "PREFIXES", "Process", "environment", "run", "running"]
+
+PREFIXES = {"relay": "RELAY", "host-agent": "HOST_AGENT", "client-agent": "CLIENT_AGENT"}
+PATIENCE = 30.0  # seconds
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """The environment of a command: ours, without what it would read, and with `variables`."""
+    foreign = (*(f"{prefix}_" for prefix in PREFIXES.values()), "PORT")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    return {name: value for name, value in kept.items() if "proxy" not in name.lower()} | variables
+
+
+def run(command: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        [BIN / command, *arguments],
+        env=environment(**variables),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+@contextmanager
+def running(folder: Path, command: str, *arguments: str, admin_port: int = 0, **variables: str) -> Iterator[Process]:
+    """A command that goes on until the test is over; its output goes to a file in `folder`."""
+    process = Process(command, [str(BIN / command), *arguments], folder, environment(**variables), admin_port)
+    process.start()
+    try:
+        yield process
+    finally:
+        process.stop()

@@ -1,0 +1,358 @@
+"""Who may come in, and who not any more."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from host_agent.settings import HostSettings
+from support.apps import close, connect, echo, exchange, serve, until
+from support.commands import run
+from support.metrics import Metrics
+from support.peer import Peer, get
+from support.system import SECRET, System, bearer, token
+from support.wire import Wire
+from tunnel_core.agent import pool
+from tunnel_core.net.sockets import Address
+from tunnel_core.protocol import tokens
+from tunnel_core.protocol.endpoints import INSTANCE_HEADER, SUBPROTOCOL, new_id
+from tunnel_core.service.settings import Secret
+from tunnel_relay import service as relay_service
+
+OTHER = "another-secret-for-tests-of-more-than-32-bytes"
+INVALID, EXPIRED = "the token is not valid", "the token has expired: ask for a new one"
+NOT_ALLOWED = "the token does not allow this"
+
+
+async def refused(system: System, path: str = "/client/mc", **headers: str) -> tuple[int, str]:
+    """Status and reason of a leg that is refused, before any upgrade."""
+    answer = await get(system.relay.port, path, headers, upgrade=True)
+    assert answer.status != 101
+    assert ("www-authenticate" in answer.headers) == (answer.status == 401)
+    return answer.status, answer.text.strip()
+
+
+def grant(value: str) -> str:
+    """The id of a token."""
+    return tokens.read(value).id
+
+
+async def test_who_has_no_good_token_is_told_so_before_the_upgrade(loop_factory: Any) -> None:
+    """401 for a token that is none, 403 for one that is good for something else; each is counted and logged."""
+    network = tokens.issue(
+        SECRET.encode(), role="client", tunnels=["mc"], subject="x", expires=2**32, networks=["192.0.2.0/24"]
+    )
+    cases = {
+        "": (401, "a token is needed"),
+        "Basic eHl6": (401, "a token is needed"),
+        "Bearer": (401, "a token is needed"),
+        "Bearer  ": (401, "a token is needed"),
+        "Bearer garbage": (401, INVALID),
+        "Bearer a.b.c": (401, INVALID),
+        "Bearer \xff\xfe": (401, INVALID),
+        f"Bearer {token('client', secret=OTHER)}": (401, INVALID),
+        f"Bearer {token('client', lasts=-31)}": (401, EXPIRED),
+        f"Bearer {token('host')}": (403, NOT_ALLOWED),
+        f"Bearer {token('client', 'db', 'web')}": (403, NOT_ALLOWED),
+        f"Bearer {network}": (403, NOT_ALLOWED),
+    }
+    async with System() as system:
+        for header, (status, reason) in cases.items():
+            headers = {"Authorization": header} if header else {}
+            assert await refused(system, **headers) == (status, reason), header
+        metrics = await Metrics.scrape(system.relay.admin_port)
+        counted = {reason: metrics.value("relay_refusals_total", reason=reason) for reason in ("no-token", "bad-token")}
+        assert counted == {"no-token": 4, "bad-token": 5}
+        assert metrics.value("relay_refusals_total", reason="not-allowed") == 3
+        logged = [(line["address"], line["reason"]) for line in system.events("leg refused")]
+        assert logged == [("127.0.0.1", reason) for _, reason in cases.values()]
+        assert not system.relay._pairing.legs
+
+
+async def test_a_token_is_good_for_its_role_and_tunnels(loop_factory: Any) -> None:
+    """And for nothing else; a tunnel that is another's looks like one that does not exist."""
+    both = token("client", "mc", "db")
+    async with System() as system:
+        for tunnel in ("mc", "db"):
+            async with await Peer.dial(system.relay.port, f"/client/{tunnel}", {"Authorization": f"bearer {both}"}):
+                pass
+        async with await system.dial("host", "secret"):
+            answers = [await refused(system, f"/client/{name}", **bearer("client")) for name in ("secret", "nothing")]
+            assert answers == [(403, NOT_ALLOWED)] * 2
+        for path in ("/client/default", "/client", "/host/mc", "/host"):
+            assert await refused(system, path, Authorization=f"Bearer {both}") == (403, NOT_ALLOWED)
+        for path in ("/", "/clients/mc", "/client/mc/", "/client/MC", "/client/a%2Fb", "/client/" + "x" * 64, "//"):
+            status, reason = await refused(system, path, Authorization=f"Bearer {both}")
+            assert (status, reason) == (404, "legs are at /host/TUNNEL and /client/TUNNEL")
+
+
+async def test_expiry_has_leeway(loop_factory: Any) -> None:
+    """A clock that is 20 seconds off keeps nobody out."""
+    async with System() as system:
+        late = {"Authorization": f"Bearer {token('client', lasts=-20)}"}
+        async with await Peer.dial(system.relay.port, "/client/mc", late):
+            pass
+
+
+async def test_a_network_is_checked(loop_factory: Any) -> None:
+    """Who comes from the right one is let in."""
+    local = tokens.issue(
+        SECRET.encode(), role="client", tunnels=["mc"], subject="x", expires=2**32, networks=["127.0.0.0/8"]
+    )
+    for host in ("127.0.0.1", "::"):
+        async with System(host=host) as system, await Peer.dial(system.relay.port, f"/client/mc?token={local}"):
+            assert [leg.address for leg in system.relay._pairing.legs] == ["127.0.0.1"]
+
+
+async def test_secrets_rotate(loop_factory: Any) -> None:
+    """While both are known, tokens of both are good, also those that agents make."""
+    async with serve(echo) as target, System(secret=Secret(f"{OTHER}\n{SECRET}\n")) as system:
+        for secret in (SECRET, OTHER):
+            headers = {"Authorization": f"Bearer {token('client', secret=secret)}"}
+            async with await Peer.dial(system.relay.port, "/client/mc", headers):
+                pass
+        await system.host({"mc": target}, secret=Secret(SECRET))
+        client = await system.client("mc", secret=Secret(OTHER))
+        await exchange(client.ports[0], 1000)
+        assert (await refused(system, Authorization=f"Bearer {token('client', secret='x' * 32)}"))[1] == INVALID
+
+
+async def test_without_tokens_only_if_it_is_said(loop_factory: Any) -> None:
+    """`--auth none` lets anybody in, with or without a token, good or not."""
+    async with serve(echo) as target, System(auth="none", secret=Secret()) as system:
+        await system.host({"mc": target}, secret=Secret())
+        client = await system.client("mc", secret=Secret())
+        await exchange(client.ports[0], 1000)
+        async with await Peer.dial(system.relay.port, "/client/mc", {"Authorization": "Bearer garbage"}):
+            pass
+
+
+# Revocation and expiry.
+
+
+@pytest.fixture
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the relay look at its file of revoked ids many times a second."""
+    monkeypatch.setattr(relay_service, "REREAD", 0.02)
+
+
+@pytest.mark.usefixtures("looks_often")
+async def test_revoking_closes_live_legs_and_lets_no_more_in(loop_factory: Any, tmp_path: Path) -> None:
+    """From the moment that the file changes; all others stay."""
+    good, bad = token("client"), token("client")
+    revoked = tmp_path / "revoked"
+    revoked.write_text("# nobody yet\n")
+    async with System(revoked=str(revoked)) as system:
+        port = system.relay.port
+        async with await system.dial("host") as host, await Peer.dial(port, f"/client/mc?token={bad}") as client:
+            await client.send(b"hello")
+            assert await host.data(5) == b"hello"
+            async with await Peer.dial(port, f"/client/mc?token={good}") as other:
+                revoked.write_text(f"# stolen on Monday\n{grant(bad)}  # his laptop\n\n")
+                closed = await client.closed()
+                assert (closed.code, closed.reason) == (1008, "the token was revoked")
+                await client.send_close(1008)
+                assert (await host.closed()).code not in (1000, 1001), "no end that nobody sent"
+                reason = "the token was revoked: ask for a new one"
+                assert await refused(system, f"/client/mc?token={bad}") == (403, reason)
+                async with await system.dial("host") as newer:
+                    await other.send(b"still here")
+                    assert await newer.data(10) == b"still here"
+                revoked.write_text("")
+                await until(lambda: len(system.events("revoked ids read")) == 3)
+                async with await Peer.dial(port, f"/client/mc?token={bad}"):
+                    pass
+
+
+@pytest.mark.usefixtures("looks_often")
+async def test_a_file_of_revoked_ids_that_cannot_be_read_is_kept_in_mind(loop_factory: Any, tmp_path: Path) -> None:
+    """What was read before stays revoked; the log says so once."""
+    bad = token("client")
+    revoked = tmp_path / "revoked"
+    revoked.write_text(grant(bad))
+    async with System(revoked=str(revoked)) as system:
+        revoked.unlink()
+        await until(lambda: system.events("revoked ids unreadable"))
+        assert (await refused(system, f"/client/mc?token={bad}"))[0] == 403
+        revoked.write_text("")
+        await until(lambda: len(system.events("revoked ids read")) == 2)
+        async with await Peer.dial(system.relay.port, f"/client/mc?token={bad}"):
+            pass
+        assert len(system.events("revoked ids unreadable")) == 1
+
+
+def move_clock(system: System, seconds: float) -> None:
+    """Let the relay's clock, and no other, be so much later."""
+    system.relay._access._clock = lambda: time.time() + seconds
+
+
+async def test_expiry_stops_new_streams_and_no_live_one(loop_factory: Any) -> None:
+    """A stream goes on past it; the next, on the pair that is free again, is refused with the reason."""
+    async with serve(echo) as target, System() as system:
+        await system.host({"mc": target})
+        client = await system.client("mc", secret=Secret(), token=Secret(token("client")), warm=1)
+        reader, writer = await connect(client.ports[0])
+        writer.write(b"before")
+        assert await reader.readexactly(6) == b"before"
+        move_clock(system, 3600 + 31)
+        writer.write(b"after")
+        assert await reader.readexactly(5) == b"after"
+        writer.write_eof()
+        assert await reader.read() == b""
+        await close(writer)
+        await until(lambda: len(system.events("stream closed")) == 2)
+        reader, writer = await connect(client.ports[0])
+        writer.write(b"too late")
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        await close(writer)
+        last = system.events("stream closed")[-1]
+        assert (last["outcome"], last["reason"]) == ("refused", EXPIRED)
+        metrics = await Metrics.scrape(system.relay.admin_port)
+        assert metrics.value("relay_refusals_total", reason="expired") == 1
+
+
+# Instances.
+
+
+async def test_an_instance_belongs_to_who_used_it_first(loop_factory: Any) -> None:
+    """As long as a leg of it is there: nobody can pretend to be another's host-agent."""
+    mine, headers = new_id(), {"Sec-WebSocket-Protocol": SUBPROTOCOL}
+    alex, eve = bearer("host", subject="alex"), bearer("host", subject="eve")
+    async with System() as system:
+        port = system.relay.port
+        async with await Peer.dial(port, "/host/mc", alex, v1=True, instance=mine) as first:
+            async with await Peer.dial(port, "/host/mc", alex, v1=True, instance=mine):
+                pass
+            status, reason = await refused(system, "/host/mc", **(headers | eve | {INSTANCE_HEADER: mine}))
+            assert (status, reason) == (403, "the instance is somebody else's")
+            first.reset()
+        await until(lambda: not system.relay._pairing.legs)
+        async with await Peer.dial(port, "/host/mc", eve, v1=True, instance=mine):
+            pass
+        for wrong in ("", "x" * 32, mine + "0", mine.upper() + "G"):
+            status, reason = await refused(system, "/host/mc", **(headers | alex | {INSTANCE_HEADER: wrong}))
+            assert (status, reason) == (400, "Tunnel-Instance: 32 hexadecimal digits are needed")
+
+
+# Agents.
+
+
+async def test_a_token_beats_a_secret(loop_factory: Any) -> None:
+    """Who is given both uses the token, whether that is wise or not."""
+    async with serve(echo) as target, System() as system:
+        await system.host({"mc": target}, token=Secret(token("host")), secret=Secret(OTHER))
+        client = await system.client("mc", token=Secret(token("client", secret=OTHER)), wait=False)
+        error = await client.failed
+        assert str(error) == f"the relay refuses this client: {INVALID}"
+        assert error.exit_code == 2
+
+
+async def test_an_agent_makes_short_lived_tokens_of_its_own(loop_factory: Any) -> None:
+    """From the secret: one for each tunnel and role, good for minutes."""
+    async with serve(echo) as target, System() as system:
+        await system.host({"mc": target, "db": target})
+        grants = {leg.grant for leg in system.relay._pairing.legs}
+        assert {(leg.grant.role, leg.grant.tunnels) for leg in system.relay._pairing.legs if leg.grant} == {
+            ("host", ("mc",)),
+            ("host", ("db",)),
+        }
+        assert all(grant is not None and grant.expires < time.time() + 600 for grant in grants)
+
+
+@pytest.mark.parametrize(
+    ("command", "lasts", "expected"),
+    [
+        ("host-agent", -3600, f"the relay refuses this host: {EXPIRED}"),
+        ("client-agent", -3600, f"the relay refuses this client: {EXPIRED}"),
+        ("host-agent", None, "the relay refuses this host: a token is needed"),
+    ],
+)
+async def test_a_wrong_token_ends_an_agent(
+    loop_factory: Any, tmp_path: Path, command: str, lasts: float | None, expected: str
+) -> None:
+    """Before it was ever let in: with one line that says why, and exit code 2."""
+    flags = ["--tunnel", "mc=127.0.0.1:1"] if command == "host-agent" else ["--forward", "0=mc"]
+    async with System() as system:
+        if lasts is not None:
+            (tmp_path / "token").write_text(token("host" if command == "host-agent" else "client", lasts=lasts))
+            flags += ["--token-file", str(tmp_path / "token")]
+        ended = await asyncio.to_thread(run, command, "--relay", system.url, "--log-level", "warning", *flags)
+        assert ended.returncode == 2
+        assert ended.stdout == ""
+        (line,) = ended.stderr.splitlines()
+        assert f'"reason":"{expected}"' in line
+
+
+async def test_a_token_file_that_is_gone_is_missed_later(
+    loop_factory: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A mounted secret that is being replaced ends nothing."""
+    monkeypatch.setattr(pool, "DENIED_RETRY", 0.1)
+    file = tmp_path / "token"
+    file.write_text(token("host"))
+    async with serve(echo) as target, System() as system, Wire(system.relay.port) as wire:
+        host = await system.host(
+            {"mc": target}, relay=f"ws://127.0.0.1:{wire.port}", secret=Secret(), token=Secret(path=file)
+        )
+        file.unlink()
+        wire.cut()
+        await until(lambda: system.events("leg denied"))
+        assert "No such file" in system.events("leg denied")[0]["reason"]
+        file.write_text(token("host"))
+        await until(lambda: not host.readiness())
+
+
+@pytest.mark.parametrize(
+    ("relay", "given", "warns"),
+    [
+        ("ws://relay.example.com", True, True),
+        ("ws://192.0.2.1:8080", True, True),
+        ("ws://[2001:db8::1]:8080", True, True),
+        ("ws://relay.example.com", False, False),
+        ("wss://relay.example.com", True, False),
+        ("ws://127.0.0.1:8080", True, False),
+        ("ws://[::1]:8080", True, False),
+        ("ws://localhost:8080", True, False),
+    ],
+)
+def test_a_token_in_clear_is_noticed(relay: str, given: bool, warns: bool) -> None:
+    """Over ws:// to anything but this machine."""
+    for kind in ("token", "secret"):
+        settings = HostSettings(relay=relay, **{kind: Secret("x" if given else "")})  # type: ignore[arg-type]
+        assert settings.sends_token_in_clear == warns
+
+
+async def test_a_token_in_clear_earns_a_warning(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line, when the agent starts."""
+    async with System() as system:
+        await system.host({"mc": Address("127.0.0.1", 1)})
+        assert not system.events("token in clear")
+        await system.host({"mc": Address("127.0.0.1", 1)}, relay="ws://127.0.0.1.:1", wait=False)
+        (line,) = system.events("token in clear")
+        assert (line["level"], line["hint"]) == ("warning", "use wss:// outside this machine")
+
+
+async def test_nothing_secret_is_logged(loop_factory: Any) -> None:
+    """At the most talkative level: no token, no secret, no key, in any form, of any service."""
+    given = token("client")
+    async with serve(echo) as target, System() as system:
+        await system.host({"mc": target})
+        client = await system.client("mc", secret=Secret(), token=Secret(given))
+        await exchange(client.ports[0], 100_000)
+        await refused(system, Authorization=f"Bearer {given}x")
+        await refused(system, f"/client/mc?token={given}x")
+        await until(lambda: len(system.events("stream closed")) == 2)
+        for secret in (SECRET, "eyJ", *given.split("."), "Bearer", "token="):
+            assert secret not in system.raw_log, secret
+
+
+def test_a_host_name_is_no_loopback() -> None:
+    """Not even this machine's own, which is somebody else's elsewhere."""
+    name = socket.gethostname()
+    if name != "localhost":
+        assert HostSettings(relay=f"ws://{name}", secret=Secret("x")).sends_token_in_clear
