@@ -216,6 +216,30 @@ async def test_expiry_stops_new_streams_and_no_live_one(loop_factory: Any) -> No
         assert metrics.value("relay_refusals_total", reason="expired") == 1
 
 
+@pytest.mark.parametrize("pair", ["new", "idle"])
+async def test_what_follows_a_refused_open_goes_nowhere(loop_factory: Any, pair: str) -> None:
+    """Data that a client sent with its `open` reaches no host."""
+    async with (
+        System() as system,
+        await system.dial("host", v1=True) as host,
+        await system.dial("client", v1=True) as client,
+    ):
+        if pair == "idle":
+            await client.say("open", stream=new_id(), key=new_id(), window=65536)
+            assert (await client.heard())["type"] == "paired"
+            assert (await host.heard())["type"] == "paired"
+            assert (await host.heard())["type"] == "open"
+        move_clock(system, 3600 + 31)
+        stream = new_id()
+        await client.say("open", stream=stream, key=new_id(), window=65536)
+        await client.send(b"early data")
+        await client.say("fin", stream=stream, sent=10)
+        assert await client.heard() == {"type": "refused", "stream": stream, "reason": EXPIRED}
+        assert (await client.closed()).code in (1000, 1008)
+        if pair == "idle":
+            assert (await host.closed()).code == 4410
+
+
 # Instances.
 
 

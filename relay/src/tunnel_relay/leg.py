@@ -68,7 +68,7 @@ class RelayLeg(Leg):
         self.sought = False  # a client that has asked for a host: it counts as a stream
         self.deserted = False  # the peer's socket is closed: nobody takes what this leg brings
         self.carried = 0  # bytes of streams that this leg brought
-        self.asked: Open | Resume | None = None  # what a v1 client leg waits with
+        self.asked: Open | Resume | None = None  # what a v1 client leg asked for last
         self._held: list[bytes] = []  # what came before the pairing; text marked by _TEXT
         self._held_size = 0
 
@@ -163,11 +163,14 @@ class RelayLeg(Leg):
         for leg in (self, peer):
             leg.pass_on_held()
 
-    def refuse(self, reason: str) -> None:
-        """Nobody is there for this waiting client."""
+    def refuse(self, reason: str, code: int) -> None:
+        """Turn this client away, with what it asked for."""
         if isinstance(self.asked, Open):
             self.send_text(encode(Refused(self.asked.stream, reason)))
-        self.close(CloseCode.TRY_AGAIN_LATER, reason)
+        if self.peer is None:
+            self.close(code, reason)
+        else:
+            self._part(CloseCode.PEER_LOST, reason)
 
     def _part(self, code: int, reason: str) -> None:
         """This leg is of no use to its peer any more: close that, once it has what was for it."""

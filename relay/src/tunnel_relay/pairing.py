@@ -7,7 +7,7 @@ import time
 from typing import Final
 
 from tunnel_core.net.liveness import DOUBTFUL, LegMonitor
-from tunnel_core.protocol.control import Goaway, Open, Refused, Resume, encode
+from tunnel_core.protocol.control import Goaway, Open, Resume, encode
 from tunnel_core.protocol.frames import CloseCode
 from tunnel_core.service.logs import Throttle
 
@@ -88,8 +88,8 @@ class Pairing:
         return True
 
     def _refuse_stream(self, leg: RelayLeg, message: Open, label: str, reason: str) -> bool:
-        leg.send_text(encode(Refused(message.stream, reason)))
-        self._metrics.refused(label)
+        leg.asked = message
+        self._refuse(leg, label, reason, CloseCode.POLICY_VIOLATION)
         return False
 
     def seek(self, leg: RelayLeg, message: Open | Resume) -> None:
@@ -117,10 +117,10 @@ class Pairing:
         self._waits.pop(leg, None)
         self._refuse(leg, "no-host", NO_HOST)
 
-    def _refuse(self, leg: RelayLeg, label: str, reason: str) -> None:
+    def _refuse(self, leg: RelayLeg, label: str, reason: str, code: int = CloseCode.TRY_AGAIN_LATER) -> None:
         self._metrics.refused(label)
         self._log.warning("client refused", tunnel=leg.tunnel, address=leg.address, reason=reason)
-        leg.refuse(reason)
+        leg.refuse(reason, code)
 
     def _pair(self, client: RelayLeg, host: RelayLeg) -> None:
         waited = 0.0
