@@ -277,6 +277,28 @@ async def test_idle_pairs_are_let_go(loop_factory: Any, monkeypatch: pytest.Monk
         await exchange(port, 1000)
 
 
+async def test_a_free_pair_is_replaced_at_once(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a stream takes it and when it is lost: a leg is always ready, without a wait for the clock."""
+    monkeypatch.setattr(client_service, "TICK", 3600.0)
+    async with serve(echo) as target, System() as system, Wire(system.relay.port) as wire:
+        await system.host({"mc": target})
+        client = await system.client("mc", relay=f"ws://127.0.0.1:{wire.port}", warm=1)
+        tunnel = client._tunnels["mc"]
+        await exchange(client.ports[0], 1000)
+        await until(lambda: tunnel._free)
+        tunnel.pool.trim()
+        assert tunnel.pool.ready == 0, "the free pair is all that is wanted"
+        reader, writer = await connect(client.ports[0])
+        await until(lambda: tunnel.pool.ready == 1)
+        writer.write_eof()
+        assert await reader.read() == b""
+        await close(writer)
+        await until(lambda: tunnel._free)
+        tunnel.pool.trim()
+        wire.cut()
+        await until(lambda: not tunnel._free and tunnel.pool.ready == 1)
+
+
 @pytest.mark.parametrize("ends_first", ["client", "server"])
 async def test_a_pair_is_used_again_whoever_ended_first(loop_factory: Any, ends_first: str) -> None:
     """Each stream has its own content, and nothing of the one before it."""

@@ -68,6 +68,7 @@ class ClientTunnel:
         leg = None
         if kind is Kind.ANY and self._free:
             leg = self._free.pop()
+            self.pool.top_up()
         elif kind is not Kind.NEW:
             leg = self.pool.newest()
         if leg is not None:
@@ -88,6 +89,11 @@ class ClientTunnel:
         self.sessions.discard(session)
         if session in self._waiting:
             self._waiting.remove(session)
+
+    def _unfree(self, leg: ClientLeg) -> None:
+        if leg in self._free:
+            self._free.remove(leg)
+            self.pool.top_up()
 
     def tick(self) -> None:
         """Let go of pairs that were free for long, and of legs that are more than wanted."""
@@ -117,8 +123,7 @@ class ClientTunnel:
             leg.session.on_message(leg, message)
         elif isinstance(message, Goaway):
             leg.leaving = True
-            if leg in self._free:
-                self._free.remove(leg)
+            self._unfree(leg)
             self.pool.remove(leg)
             leg.close(CloseCode.NORMAL)
 
@@ -128,8 +133,7 @@ class ClientTunnel:
             self.pool.distrust()
             for free in self._free:
                 free.abort()
-        if leg in self._free:
-            self._free.remove(leg)
+        self._unfree(leg)
         self.pool.lost(leg, reason)
         if leg.session is not None:
             leg.session.leg_ended(leg, code, reason)
