@@ -312,6 +312,32 @@ async def test_a_wrong_token_ends_an_agent(
         assert f'"reason":"{expected}"' in line
 
 
+async def test_a_token_that_is_not_good_any_more_is_tried_again(
+    loop_factory: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """After the first success: slowly, with a log line, until the file holds another."""
+    monkeypatch.setattr(pool, "DENIED_RETRY", 0.1)
+    file = tmp_path / "token"
+    file.write_text(token("client"))
+    async with serve(echo) as target, System() as system, Wire(system.relay.port) as wire:
+        await system.host({"mc": target})
+        client = await system.client(
+            "mc", relay=f"ws://127.0.0.1:{wire.port}", secret=Secret(), token=Secret(path=file), warm=1
+        )
+        await exchange(client.ports[0], 1000)
+        move_clock(system, 3600 + 31)
+        wire.cut()
+        await until(lambda: len(system.events("leg denied")) >= 3)
+        line = system.events("leg denied")[-1]
+        assert (line["level"], line["reason"]) == ("warning", f"the relay refuses this client: {EXPIRED}")
+        assert line["retry_seconds"] == 0.1
+        assert not client.failed.done()
+        assert client.readiness(), "it can reach the relay, but is not let in"
+        file.write_text(token("client", lasts=7200))
+        await until(lambda: not client.readiness())
+        await exchange(client.ports[0], 1000)
+
+
 async def test_a_token_file_that_is_gone_is_missed_later(
     loop_factory: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

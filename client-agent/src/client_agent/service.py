@@ -41,7 +41,7 @@ class ClientAgent(Agent):
             yield from tunnel.sessions
 
     def readiness(self) -> str:
-        return "" if self.dialer.reachable else "the relay cannot be reached"
+        return "" if self.dialer.reachable else "the relay cannot be reached, or does not let this agent in"
 
     async def start(self) -> None:
         await super().start()

@@ -21,7 +21,7 @@ from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 from .. import __version__
-from ..errors import AccessDenied, RelayUnavailable
+from ..errors import AccessDenied, RelayUnavailable, UsageError
 from ..protocol.endpoints import INSTANCE_HEADER, SUBPROTOCOL, Role, leg_path
 from . import sockets
 from .leg import Leg
@@ -115,18 +115,19 @@ class Dialer:
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._turn = asyncio.Lock()  # in an outage: one dial at a time
         self._outage = Outage()
-        self._reached = False  # some dial has succeeded
+        self._welcome = False  # the last dial that had an answer was let in
         self.relay_date = ""  # the relay's clock, as its last answer told it (RFC 9110 section 6.6.1)
 
     @property
     def reachable(self) -> bool:
         """Whether the last dial succeeded."""
-        return self._reached and not self._outage.active
+        return self._welcome and not self._outage.active
 
     async def dial(self, tunnel: str, make_leg: Callable[[], _L]) -> _L:
         """Open one leg, however long that takes.
 
-        Raises AccessDenied where the relay says that the token is no good for this tunnel.
+        Raises AccessDenied where the relay says that the token is no good for this tunnel,
+        and UsageError where there is none to show.
         """
         async with self._slots:
             while True:
@@ -147,11 +148,12 @@ class Dialer:
         except RelayUnavailable as exc:
             self.failed(str(exc), exc.retry_after)
             return None
-        except AccessDenied:
+        except (AccessDenied, UsageError):
             self._outage.ended()
+            self._welcome = False
             raise
         self._outage.ended()
-        self._reached = True
+        self._welcome = True
         self._on_success()
         return leg
 
