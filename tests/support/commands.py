@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from demo.processes import BIN, Process
 
-__all__ = ["BIN", "PREFIXES", "Process", "environment", "run", "running"]
+__all__ = ["BIN", "NO_UVLOOP", "PREFIXES", "Process", "environment", "run", "running"]
 
 PREFIXES = {"relay": "RELAY", "host-agent": "HOST_AGENT", "client-agent": "CLIENT_AGENT"}
 PATIENCE = 30.0  # seconds
+# Put into PYTHONPATH, a process has no uvloop.
+NO_UVLOOP = Path(__file__).parent / "no_uvloop"
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -37,9 +39,12 @@ def run(command: str, *arguments: str, **variables: str) -> subprocess.Completed
 
 
 @contextmanager
-def running(folder: Path, command: str, *arguments: str, admin_port: int = 0, **variables: str) -> Iterator[Process]:
+def running(
+    folder: Path, command: str, *arguments: str, environ: Mapping[str, str] | None = None, admin_port: int = 0
+) -> Iterator[Process]:
     """A command that goes on until the test is over; its output goes to a file in `folder`."""
-    process = Process(command, [str(BIN / command), *arguments], folder, environment(**variables), admin_port)
+    variables = environment(**(environ or {}))
+    process = Process(command, [str(BIN / command), *arguments], folder, variables, admin_port)
     process.start()
     try:
         yield process
