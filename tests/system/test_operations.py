@@ -114,6 +114,78 @@ async def test_agents_have_no_admin_port_unless_asked(loop_factory: Any) -> None
 
 
 @COMMANDS
+async def test_health_commands(loop_factory: Any, tmp_path: Path, command: str) -> None:
+    """Exit code 0 if the service is ready, 1 if it is not or not there, 2 for a wrong call; one line each."""
+
+    async def health(*arguments: str, **variables: str) -> tuple[int, str, str]:
+        ended = await asyncio.to_thread(run, command, "health", *arguments, **variables)
+        return ended.returncode, ended.stdout, ended.stderr
+
+    async with serve(echo) as target, System() as system, Wire(system.relay.port) as wire:
+        if command == "relay":
+            port = system.relay.admin_port
+        else:
+            url = f"ws://127.0.0.1:{wire.port}"
+            agent = (
+                await system.host({"mc": target}, relay=url, admin_port=0)
+                if command == "host-agent"
+                else await system.client("mc", relay=url, admin_port=0)
+            )
+            assert agent.admin is not None
+            port = agent.admin.port
+        variable = f"{PREFIXES[command]}_ADMIN_PORT"
+        assert await health("--admin-port", str(port)) == (0, "ready\n", "")
+        assert await health(**{variable: str(port)}) == (0, "ready\n", "")
+        (tmp_path / "port").write_text(f"{port}\n")
+        assert await health(**{f"{variable}_FILE": str(tmp_path / "port")}) == (0, "ready\n", "")
+        assert await health("--admin-port", str(port), "--admin-host", "0.0.0.0") == (0, "ready\n", "")
+        if command != "relay":
+            wire.shut()
+            wire.cut()
+            await until(agent.readiness)
+            code, said, _ = await health("--admin-port", str(port))
+            assert (code, said) == (1, agent.readiness() + "\n")
+    code, said, _ = await health("--admin-port", str(port))
+    assert code == 1
+    assert said.startswith(f"no answer from the admin port 127.0.0.1:{port}: ")
+    code, said, error = await health("--admin-port", str(port), "--admin-host", "a..b")
+    assert (code, error) == (1, "")
+    assert said.startswith(f"no answer from the admin port a..b:{port}: ")
+
+
+@COMMANDS
+def test_health_commands_called_wrongly(command: str, tmp_path: Path) -> None:
+    """Exit code 2, and one line that says what to write."""
+    variable = f"{PREFIXES[command]}_ADMIN_PORT"
+    cases: list[tuple[list[str], dict[str, str]]] = [
+        (["--admin-port", "many"], {}),
+        (["--admin-port", "65536"], {}),
+        (["--colour", "blue"], {}),
+        (["now"], {}),
+        ([], {variable: "many"}),
+        ([], {f"{variable}_FILE": str(tmp_path / "nowhere")}),
+    ]
+    if command != "relay":
+        cases.append(([], {}))
+    for arguments, variables in cases:
+        ended = run(command, "health", *arguments, **variables)
+        assert (ended.returncode, ended.stdout) == (2, ""), (arguments, variables)
+        assert len(ended.stderr.splitlines()) == 1, ended.stderr
+        assert ended.stderr.startswith(f"{command} health: ")
+
+
+def test_health_of_all_interfaces_is_asked_over_ipv4(tmp_path: Path) -> None:
+    """`::` may be IPv4 alone, as in a container without IPv6: 127.0.0.1 is always there."""
+    port = free_port()
+    flags = ("--auth", "none", "--port", "0", "--admin-host", "0.0.0.0", "--admin-port", str(port))
+    with running(tmp_path, "relay", *flags, admin_port=port) as relay:
+        relay.wait_ready()
+        for host in ("::", "[::]", "0.0.0.0", "127.0.0.1", "localhost"):
+            ended = run("relay", "health", "--admin-host", host, "--admin-port", str(port))
+            assert (ended.returncode, ended.stdout) == (0, "ready\n"), host
+
+
+@COMMANDS
 def test_health_commands_import_next_to_nothing(command: str) -> None:
     """They run every few seconds: the standard library, and one small module."""
     package = {"relay": "tunnel_relay", "host-agent": "host_agent", "client-agent": "client_agent"}[command]

@@ -7,27 +7,49 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import sys
 from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message} (see {self.prog} --help)", file=sys.stderr)
+        sys.exit(2)
 
 
 def main(prog: str, prefix: str, arguments: Sequence[str], environ: Mapping[str, str], default_port: int | None) -> int:
-    """Print what the admin port says of readiness. Returns 0 if the service is ready, 1 if not, 2 for a wrong call."""
-    parser = argparse.ArgumentParser(
-        prog=f"{prog} health", description="Ask the admin port whether the service is ready."
-    )
-    parser.add_argument("--admin-host", default=environ.get(f"{prefix}_ADMIN_HOST") or "127.0.0.1", metavar="ADDRESS")
-    parser.add_argument(
-        "--admin-port", default=environ.get(f"{prefix}_ADMIN_PORT") or default_port, metavar="PORT", type=int
-    )
+    """Print what the admin port says of readiness. Returns 0 if the service is ready, 1 if not.
+
+    Exits with 2, and one line on standard error, if it was called wrongly.
+    """
+    parser = _Parser(prog=f"{prog} health", description="Ask the admin port whether the service is ready.")
+    parser.add_argument("--admin-host", metavar="ADDRESS", help=f"[{prefix}_ADMIN_HOST] (default: 127.0.0.1)")
+    parser.add_argument("--admin-port", metavar="PORT", help=f"[{prefix}_ADMIN_PORT]")
     flags = parser.parse_args(arguments)
-    if flags.admin_port is None:
-        print(f"{prog}: which admin port? write --admin-port, or set {prefix}_ADMIN_PORT")
-        return 2
-    # Who listens on all addresses is asked on the loopback one.
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(flags.admin_host, flags.admin_host.strip("[]"))
-    ready, said = ask(host, flags.admin_port)
+    try:
+        host = flags.admin_host or _variable(environ, f"{prefix}_ADMIN_HOST") or "127.0.0.1"
+        port = flags.admin_port or _variable(environ, f"{prefix}_ADMIN_PORT") or default_port
+    except (OSError, ValueError) as exc:
+        parser.error(str(exc))
+    if port is None:
+        parser.error(f"which admin port? write --admin-port, or set {prefix}_ADMIN_PORT")
+    if not str(port).isdecimal() or not 0 < int(port) < 65536:
+        parser.error(f"'{port}' is not a port: write a number from 1 to 65535")
+    # Who listens on all addresses is asked on the loopback one that there always is.
+    host = "127.0.0.1" if host in ("0.0.0.0", "::", "[::]") else host.strip("[]")
+    ready, said = ask(host, int(port))
     print(said)
     return 0 if ready else 1
+
+
+def _variable(environ: Mapping[str, str], name: str) -> str:
+    """As service.settings reads it: the variable, or the file that its twin names."""
+    path = environ.get(f"{name}_FILE")
+    if environ.get(name) or not path:
+        return environ.get(name, "")
+    with open(path, encoding="utf-8") as file:
+        return file.read().strip()
 
 
 def ask(host: str, port: int) -> tuple[bool, str]:
@@ -37,7 +59,7 @@ def ask(host: str, port: int) -> tuple[bool, str]:
         connection.request("GET", "/readyz")
         response = connection.getresponse()
         return response.status == 200, response.read(500).decode(errors="replace").strip()
-    except (OSError, http.client.HTTPException) as exc:
+    except (OSError, UnicodeError, http.client.HTTPException) as exc:
         return False, f"no answer from the admin port {host}:{port}: {exc}"
     finally:
         connection.close()
