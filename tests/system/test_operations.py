@@ -556,3 +556,34 @@ def test_lines_for_people_without_a_terminal(tmp_path: Path) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         assert "\x1b[" not in relay.log.read_text()
+
+
+@pytest.mark.parametrize("device", ["/dev/full", "broken pipe", "closed"])
+@COMMANDS
+def test_a_log_that_cannot_be_written_stops_nothing(command: str, device: str) -> None:
+    """A full disk, a terminal that was closed: the service goes on, and ends as it should."""
+    port = free_port()
+    flags = {
+        "relay": ("--auth", "none", "--host", "127.0.0.1", "--port", "0"),
+        "host-agent": ("--relay", "ws://127.0.0.1:1", "--tunnel", "mc=127.0.0.1:1"),
+        "client-agent": ("--relay", "ws://127.0.0.1:1", "--forward", "0=mc"),
+    }[command]
+    line = [str(BIN / command), *flags, "--admin-port", str(port), "--log-level", "debug"]
+    if device == "closed":
+        line = ["/bin/sh", "-c", 'exec "$@" 2>&-', "sh", *line]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open("/dev/full" if device == "/dev/full" else os.devnull, "w") as file:
+        stderr = writer if device == "broken pipe" else file.fileno()
+        child = subprocess.Popen(line, env=environment(), stderr=stderr)
+    os.close(writer)
+    try:
+        deadline = time.monotonic() + 20
+        while run(command, "health", "--admin-port", str(port)).stdout.startswith("no answer"):
+            assert child.poll() is None
+            assert time.monotonic() < deadline
+        child.terminate()
+        assert child.wait(BOUND) == 0
+    finally:
+        child.kill()
+        child.wait()

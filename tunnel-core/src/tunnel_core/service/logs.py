@@ -7,11 +7,12 @@ Events are logged, never frames; ids, never keys or tokens. A line that cannot b
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
-from typing import Any, Final, TextIO
+from typing import Any, Final, TextIO, cast
 
 import msgspec
 import structlog
@@ -70,7 +71,8 @@ class _FromStandardLibrary(logging.Handler):
 
 def configure(service: str, *, level: str, style: str, file: TextIO | None = None) -> None:
     """Set the process up to log as `service`. `style` is one of FORMATS; `auto` is console on a terminal."""
-    output = file if file is not None else sys.stderr
+    # A process that was started without a standard error has None there.
+    output = file or cast("TextIO | None", sys.stderr) or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  (for good)
     console = style == "console" or (style == "auto" and output.isatty())
     number = logging.getLevelNamesMapping()[level.upper()]
     renderer: structlog.typing.Processor
