@@ -24,7 +24,8 @@ def relay_url(value: str) -> str:
     url = f"{scheme}://{rest}".rstrip("/")
     try:
         parsed = parse_uri(url)
-    except (InvalidURI, ValueError) as exc:
+        parse_host(f"[{parsed.host}]" if ":" in parsed.host else parsed.host)
+    except (InvalidURI, ValueError, UsageError) as exc:
         raise UsageError(f"'{value}' is not a relay's URL: {hint}") from exc
     if "?" in rest or parsed.username is not None:
         raise UsageError(f"'{value}' carries a query or a password: give the token with --token-file")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
+import os
 import socket
+import ssl
 import struct
 from typing import Final, NamedTuple
 
@@ -18,6 +21,13 @@ RACE_DELAY: Final = 0.25  # seconds before the other address family is tried too
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 # A peer that is gone without a word is noticed after 60 s idle and 4 probes 15 s apart.
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+
+
+_LISTEN_HINTS: Final = {
+    errno.EADDRINUSE: ": choose another port, or stop what uses this one",
+    errno.EADDRNOTAVAIL: ": choose an address of this machine",
+    errno.EACCES: ": choose a port from 1024 on",
+}
 
 
 class ListenFailed(TunnelError):
@@ -60,6 +70,13 @@ def parse_address(text: str) -> Address:
     return Address(parse_host(host), parse_port(port, lowest=1))
 
 
+def why(exc: BaseException) -> str:
+    """What went wrong, in the system's own few words where it has some."""
+    if isinstance(exc, OSError) and not isinstance(exc, socket.gaierror | ssl.SSLError) and exc.errno:
+        return os.strerror(exc.errno)
+    return getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
+
+
 def parse_host(text: str) -> str:
     """A host name or IP address; IPv6 in brackets. Raises UsageError."""
     host = text
@@ -67,10 +84,18 @@ def parse_host(text: str) -> str:
         host = text[1:-1]
         if _is_ip(host, 6):
             return host
-    elif ":" not in text and text and not any(c.isspace() or c in "/@[]" for c in text):
+    elif ":" not in text and text and not any(c.isspace() or c in "/@[]" for c in text) and _is_name(text):
         return host
     hint = f"[{text}]" if _is_ip(text, 6) else "a name, an IPv4 address, or an IPv6 address in brackets"
     raise UsageError(f"'{text}' is not a host: write {hint}")
+
+
+def _is_name(host: str) -> bool:
+    """Whether a resolver can be asked for `host`: no empty part of a name, and none over 63 characters."""
+    try:
+        return bool(host.encode("idna"))
+    except UnicodeError:
+        return False
 
 
 def _is_ip(host: str, version: int = 0) -> bool:
@@ -118,7 +143,8 @@ def listen(host: str, port: int) -> socket.socket:
             family, _, _, _, address = found[0]
             sock = socket.create_server((str(address[0]), port), family=family, backlog=BACKLOG)
     except OSError as exc:
-        raise ListenFailed(f"cannot listen on {Address(host, port)}: {exc.strerror or exc}") from exc
+        hint = _LISTEN_HINTS.get(exc.errno or 0, "")
+        raise ListenFailed(f"cannot listen on {Address(host, port)}: {why(exc)}{hint}") from exc
     tune(sock)
     sock.setblocking(False)
     return sock
