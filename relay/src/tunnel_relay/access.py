@@ -10,6 +10,7 @@ from typing import Final
 
 from tunnel_core.errors import AccessDenied, UsageError
 from tunnel_core.net.http import Request, Response
+from tunnel_core.net.sockets import why
 from tunnel_core.protocol.endpoints import Role
 from tunnel_core.protocol.tokens import LEEWAY, Grant, parse_secrets, verify
 from tunnel_core.service.logs import Logger
@@ -45,8 +46,11 @@ class Access:
         self._stamp: tuple[int, int] | None = None
         self._revoked: frozenset[str] = frozenset()
         self._owners: dict[str, tuple[str, int]] = {}  # instance → (subject, its legs)
-        if self._path and not self.reread():
-            raise UsageError(f"the file of revoked ids cannot be read: {self._path}")
+        if self._path:
+            try:
+                self._read(self._path)
+            except (OSError, ValueError) as exc:
+                raise UsageError(f"--revoked: cannot read {self._path}: {why(exc)}") from exc
 
     def judge(self, request: Request, role: Role, tunnel: str, address: str) -> Grant | None:
         """What the request's token grants; None where no tokens are asked for. Raises Denied."""
@@ -98,18 +102,21 @@ class Access:
         if not self._path:
             return False
         try:
-            stat = os.stat(self._path)
-            stamp = stat.st_mtime_ns, stat.st_size
-            if stamp == self._stamp:
-                return False
-            with open(self._path, encoding="utf-8") as file:
-                lines = file.read(MAX_REVOKED).splitlines()
+            return self._read(self._path)
         except (OSError, ValueError) as exc:
             if self._stamp != (-1, -1):
                 self._log.error("revoked ids unreadable", path=self._path, error=str(exc), kept=len(self._revoked))
             self._stamp = -1, -1
             return False
+
+    def _read(self, path: str) -> bool:
+        stat = os.stat(path)
+        stamp = stat.st_mtime_ns, stat.st_size
+        if stamp == self._stamp:
+            return False
+        with open(path, encoding="utf-8") as file:
+            lines = file.read(MAX_REVOKED).splitlines()
         self._stamp = stamp
         self._revoked = frozenset(word for line in lines for word in line.partition("#")[0].split())
-        self._log.info("revoked ids read", path=self._path, ids=len(self._revoked))
+        self._log.info("revoked ids read", path=path, ids=len(self._revoked))
         return True

@@ -111,7 +111,10 @@ class Dialer:
         self._on_failure = on_failure  # an outage began or goes on: told why
         self._on_success = on_success
         self._uri = parse_uri(relay)
-        self._ssl = ssl.create_default_context(cafile=ca_file) if self._uri.secure else None
+        try:
+            self._ssl = ssl.create_default_context(cafile=ca_file) if self._uri.secure else None
+        except OSError as exc:  # ssl.SSLError is one
+            raise UsageError(f"--ca-file: cannot use {ca_file}: {sockets.why(exc)}: give a file in PEM format") from exc
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._turn = asyncio.Lock()  # in an outage: one dial at a time
         self._outage = Outage()
@@ -178,7 +181,7 @@ class Dialer:
         except ProxyError as exc:
             raise RelayUnavailable(f"the proxy to {self._relay} failed: {exc}") from exc
         except (WebSocketException, OSError, EOFError) as exc:
-            raise RelayUnavailable(f"cannot reach {self._relay}: {exc}") from exc
+            raise RelayUnavailable(f"cannot reach {self._relay}: {sockets.why(exc)}") from exc
         transport = connection.transport
         if connection.subprotocol != SUBPROTOCOL or transport.is_closing():
             transport.abort()
