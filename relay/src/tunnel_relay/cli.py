@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from tunnel_core import __version__
-from tunnel_core.errors import UsageError
+from tunnel_core.errors import AccessDenied, UsageError
 from tunnel_core.protocol import tokens
 from tunnel_core.protocol.endpoints import DEFAULT_TUNNEL, is_tunnel
 from tunnel_core.service import logs, run, settings
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     parser = settings.parser("relay", DESCRIPTION, EPILOG)
     parser.add_argument("--version", action="version", version=f"relay {__version__}")
     settings.add_flags(parser, RelaySettings, "RELAY")
-    commands = parser.add_subparsers(dest="command", title="commands", metavar="")
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
     commands.add_parser("secret", help="print a fresh secret")
     _add_token_flags(commands.add_parser("token", help="print a token, made with the relay's secret"))
     # Answered before it comes here, without all the imports: service.health.
@@ -48,6 +48,8 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     if flags.command == "secret":
         print(secrets.token_urlsafe(32))
         return 0
+    if flags.command == "health":
+        raise settings.health_comes_first("relay")
     loaded = settings.load(RelaySettings, "RELAY", flags, environ)
     if flags.command == "token":
         print(_show(flags.show) if flags.show else _token(loaded, flags))
@@ -104,8 +106,9 @@ def _token(loaded: RelaySettings, flags: argparse.Namespace) -> str:
     if not flags.role:
         raise UsageError("--role: write host or client")
     role = _checked("--role", settings.choice("host", "client"), flags.role)
-    return tokens.issue(
-        tokens.parse_secrets(loaded.secret.read())[0],
+    known = tokens.parse_secrets(loaded.secret.read())
+    token = tokens.issue(
+        known[0],
         role="host" if role == "host" else "client",
         tunnels=names,
         subject=flags.subject or role,
@@ -113,6 +116,11 @@ def _token(loaded: RelaySettings, flags: argparse.Namespace) -> str:
         streams=_checked("--streams", settings.count(1, 1_000_000), flags.streams) if flags.streams else None,
         networks=[_checked("--network", tokens.parse_network, network) for network in flags.network or ()],
     )
+    try:
+        tokens.verify(token, known, time.time())
+    except AccessDenied as exc:
+        raise UsageError("this is more than a token can hold: write a shorter --subject, or fewer --tunnel") from exc
+    return token
 
 
 def _checked(flag: str, parse: Callable[[str], _T], value: str) -> _T:

@@ -31,12 +31,14 @@ def main(
     parser = settings.parser(prog, description, epilog)
     parser.add_argument("--version", action="version", version=f"{prog} {__version__}")
     settings.add_flags(parser, model, prefix)
-    commands = parser.add_subparsers(dest="command", title="commands", metavar="")
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
     # Answered before it comes here, without all the imports: service.health.
     commands.add_parser("health", help="ask a running agent's admin port whether it is ready: exit code 0 or 1")
     examined = commands.add_parser("doctor", help="check the way to the relay and beyond: exit code 0 or 1")
     settings.add_flags(examined, model, prefix)
     flags = parser.parse_args(arguments)
+    if flags.command == "health":
+        raise settings.health_comes_first(prog)
     loaded = settings.load(model, prefix, flags, environ)
     loaded.check()
     if flags.command == "doctor":

@@ -182,6 +182,17 @@ def seconds(lowest: float, highest: float) -> Callable[[str], float]:
 
 
 class _Parser(argparse.ArgumentParser):
+    def parse_args(self, args: Sequence[str], namespace: Any = None) -> Any:  # type: ignore[override]  # one of three
+        # argparse would take the value of an unknown flag for a command, and complain of that.
+        known = set(self._option_string_actions)
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001  (it has no public name)
+                known.update(*(command._option_string_actions for command in action.choices.values()))  # noqa: SLF001
+        for word in args:
+            if word.startswith("--") and word.partition("=")[0] not in known:
+                self.error(f"unrecognized arguments: {word}")
+        return super().parse_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
 
@@ -195,7 +206,13 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 
 def parser(prog: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
     """A parser whose errors are one line, raised as UsageError."""
+    epilog += "\n\nEach variable has a twin that ends in _FILE and names a file with the value."
     return _Parser(prog=prog, description=description, epilog=epilog, formatter_class=Formatter, allow_abbrev=False)
+
+
+def health_comes_first(prog: str) -> UsageError:
+    """What to say to `prog --some-flag health`: that command has its own flags, and is answered before all others."""
+    return UsageError(f"write health first: {prog} health --admin-port PORT")
 
 
 def add_flags(to: argparse.ArgumentParser, model: type, prefix: str, only: Sequence[str] = ()) -> None:
