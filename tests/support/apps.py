@@ -114,9 +114,9 @@ async def receive(reader: asyncio.StreamReader, size: int | None = None) -> tupl
     return count, digest.hexdigest()
 
 
-async def exchange(port: int, size: int, seed: int = 0) -> None:
+async def exchange(port: int, size: int, seed: int = 0, host: str = "127.0.0.1") -> None:
     """Connect to an echo, send `size` bytes and read them back, both at once; check their hash."""
-    reader, writer = await connect(port)
+    reader, writer = await connect(port, host)
     try:
         sent, (count, got) = await asyncio.gather(send(writer, size, seed), receive(reader))
         assert (count, got) == (size, sent)
