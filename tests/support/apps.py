@@ -26,33 +26,32 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 @contextlib.asynccontextmanager
 async def serve(handler: Handler, *, path: str | None = None) -> AsyncIterator[int]:
     """Serve `handler` on a free port of 127.0.0.1, or on a Unix socket. Connections end with it."""
-    writers: set[asyncio.StreamWriter] = set()
     tasks: set[asyncio.Task[None]] = set()
 
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(handle(reader, writer))
         tasks.add(task)
-        writers.add(writer)
+        task.add_done_callback(tasks.discard)
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await handler(reader, writer)
         except (OSError, EOFError, asyncio.CancelledError):
             pass  # the peer reset the connection, or left: some tests mean it; or the test is over
         finally:
-            writers.discard(writer)
-            tasks.discard(task)
             await close(writer)
 
     if path is None:
-        server = await asyncio.start_server(handle, "127.0.0.1", 0, limit=CHUNK)
+        server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=CHUNK)
         port = int(server.sockets[0].getsockname()[1])
     else:
-        server = await asyncio.start_unix_server(handle, path, limit=CHUNK)
+        server = await asyncio.start_unix_server(accept, path, limit=CHUNK)
         port = 0
     try:
         yield port
     finally:
         server.close()
+        await asyncio.sleep(0.01)  # connections that were just being accepted
         for task in tuple(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -82,8 +82,7 @@ class System:
     ) -> None:
         if error is not None:
             print(self.raw_log[-20000:])
-        for agent in reversed(self.agents):
-            await agent.stop()
+        await self.stop_agents()
         await self.relay.stop()
         bugs = self.events("bug")
         assert not bugs, bugs
@@ -126,6 +125,11 @@ class System:
         """Stop one agent now."""
         self.agents.remove(agent)
         await agent.stop()
+
+    async def stop_agents(self) -> None:
+        """Stop all agents now, the last first."""
+        while self.agents:
+            await self.agents.pop().stop()
 
     def _common(self, settings: dict[str, Any]) -> dict[str, Any]:
         return {"relay": self.url, "secret": Secret(SECRET), "stop_timeout": 1.0} | settings

@@ -25,8 +25,8 @@ class _Side(asyncio.Protocol):
         for data in self._early:
             self.transport.write(data)
         self._early.clear()
-        if self.wire.frozen:
-            self.transport.pause_reading()
+        if self.wire.frozen:  # uvloop starts reading after this method, whatever is said in it
+            asyncio.get_running_loop().call_soon(self.transport.pause_reading)
         if self.other is None:
             self.wire.dial(self)
 

@@ -70,7 +70,7 @@ async def test_who_has_no_good_token_is_told_so_before_the_upgrade(loop_factory:
         assert metrics.value("relay_refusals_total", reason="not-allowed") == 3
         logged = [(line["address"], line["reason"]) for line in system.events("leg refused")]
         assert logged == [("127.0.0.1", reason) for _, reason in cases.values()]
-        assert not system.relay._pairing.legs
+        assert not system.relay.pairing.legs
 
 
 async def test_a_token_is_good_for_its_role_and_tunnels(loop_factory: Any) -> None:
@@ -105,7 +105,7 @@ async def test_a_network_is_checked(loop_factory: Any) -> None:
     )
     for host in ("127.0.0.1", "::"):
         async with System(host=host) as system, await Peer.dial(system.relay.port, f"/client/mc?token={local}"):
-            assert [leg.address for leg in system.relay._pairing.legs] == ["127.0.0.1"]
+            assert [leg.address for leg in system.relay.pairing.legs] == ["127.0.0.1"]
 
 
 async def test_secrets_rotate(loop_factory: Any) -> None:
@@ -255,7 +255,7 @@ async def test_an_instance_belongs_to_who_used_it_first(loop_factory: Any) -> No
             status, reason = await refused(system, "/host/mc", **(headers | eve | {INSTANCE_HEADER: mine}))
             assert (status, reason) == (403, "the instance is somebody else's")
             first.reset()
-        await until(lambda: not system.relay._pairing.legs)
+        await until(lambda: not system.relay.pairing.legs)
         async with await Peer.dial(port, "/host/mc", eve, v1=True, instance=mine):
             pass
         for wrong in ("", "x" * 32, mine + "0", mine.upper() + "G"):
@@ -280,8 +280,8 @@ async def test_an_agent_makes_short_lived_tokens_of_its_own(loop_factory: Any) -
     """From the secret: one for each tunnel and role, good for minutes."""
     async with serve(echo) as target, System() as system:
         await system.host({"mc": target, "db": target})
-        grants = {leg.grant for leg in system.relay._pairing.legs}
-        assert {(leg.grant.role, leg.grant.tunnels) for leg in system.relay._pairing.legs if leg.grant} == {
+        grants = {leg.grant for leg in system.relay.pairing.legs}
+        assert {(leg.grant.role, leg.grant.tunnels) for leg in system.relay.pairing.legs if leg.grant} == {
             ("host", ("mc",)),
             ("host", ("db",)),
         }

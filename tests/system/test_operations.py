@@ -229,7 +229,7 @@ async def test_the_relay_counts_what_it_carries(loop_factory: Any, monkeypatch: 
         sending = asyncio.create_task(send(writer, 300_000, 2, end=False))
         assert (await receive(reader))[0] == 500_000
         await sending
-        await until(lambda: sum(1 for leg in system.relay._pairing.legs if not leg.peer) == 3)
+        await until(lambda: sum(1 for leg in system.relay.pairing.legs if not leg.peer) == 3)
         metrics = await Metrics.scrape(system.relay.admin_port)
         assert metrics.value("relay_bytes_total", tunnel="mc", role="client") == 300_000
         assert metrics.value("relay_bytes_total", tunnel="mc", role="host") == 500_000
@@ -247,14 +247,14 @@ async def test_the_relay_counts_what_it_carries(loop_factory: Any, monkeypatch: 
 
         # A raw client waits a little, and is then served.
         async with await system.dial("client", "db") as raw:
-            await until(lambda: system.relay._pairing.waiting == 1)
+            await until(lambda: system.relay.pairing.waiting == 1)
             assert (await Metrics.scrape(system.relay.admin_port)).value("relay_waiting_clients") == 1
             await asyncio.sleep(0.05)
             async with await system.dial("host", "db") as host:
                 await raw.send(bytes(1000))
                 await host.data(1000)
         await get(system.relay.port, "/client/mc", upgrade=True)
-        await until(lambda: not [leg for leg in system.relay._pairing.legs if not leg.v1])
+        await until(lambda: not [leg for leg in system.relay.pairing.legs if not leg.v1])
         metrics = await Metrics.scrape(system.relay.admin_port)
         assert metrics.value("relay_bytes_total", tunnel="db", role="client") == 1000, "also of legs that are gone"
         assert metrics.value("relay_pair_wait_seconds_sum") > 0.04

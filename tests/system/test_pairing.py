@@ -51,10 +51,10 @@ async def test_clients_that_come_before_their_host_are_served(loop_factory: Any)
     async with serve(echo) as target, System() as system:
         client = await system.client("mc")
         waiting = [asyncio.create_task(exchange(client.ports[0], 200_000, seed)) for seed in range(20)]
-        await until(lambda: system.relay._pairing.waiting == 20)
+        await until(lambda: system.relay.pairing.waiting == 20)
         await system.host({"mc": target}, wait=False, warm=1)
         await asyncio.gather(*waiting)
-        assert system.relay._pairing.waiting == 0
+        assert system.relay.pairing.waiting == 0
 
 
 async def test_a_client_that_waits_in_vain_is_reset(loop_factory: Any) -> None:
@@ -78,7 +78,7 @@ async def test_who_waits_is_bounded(loop_factory: Any, bounds: dict[str, int]) -
     """One too many is told so at once, v1 or raw; the others go on waiting."""
     async with serve(echo) as target, System(**bounds) as system, contextlib.AsyncExitStack() as stack:
         raw = [await stack.enter_async_context(await system.dial("client")) for _ in range(3)]
-        await until(lambda: system.relay._pairing.waiting == 3)
+        await until(lambda: system.relay.pairing.waiting == 3)
         async with await system.dial("client") as turned_away:
             close_frame = await turned_away.closed()
             assert (close_frame.code, close_frame.reason) == (
@@ -93,7 +93,7 @@ async def test_who_waits_is_bounded(loop_factory: Any, bounds: dict[str, int]) -
                 "reason": "too many clients wait for this tunnel: try again",
             }
             assert (await turned_away.closed()).code == 1013
-        assert system.relay._pairing.waiting == 3
+        assert system.relay.pairing.waiting == 3
         await system.host({"mc": target})
         for peer in raw:
             await peer.send(b"hello")
@@ -115,11 +115,11 @@ async def test_a_client_that_leaves_waits_no_more(loop_factory: Any) -> None:
     """The host leg that comes then goes to the next."""
     async with System() as system:
         first = await system.dial("client")
-        await until(lambda: system.relay._pairing.waiting == 1)
+        await until(lambda: system.relay.pairing.waiting == 1)
         async with await system.dial("client") as second:
-            await until(lambda: system.relay._pairing.waiting == 2)
+            await until(lambda: system.relay.pairing.waiting == 2)
             first.reset()
-            await until(lambda: system.relay._pairing.waiting == 1)
+            await until(lambda: system.relay.pairing.waiting == 1)
             async with await system.dial("host") as host:
                 await second.send(b"mine")
                 assert await host.data(4) == b"mine"
@@ -190,7 +190,7 @@ async def test_the_newest_leg_of_a_host_agent_is_taken(loop_factory: Any) -> Non
         hosts = []
         for _ in range(3):
             hosts.append(await stack.enter_async_context(await system.dial("host", v1=True, instance=instance)))
-            await until(lambda: len(system.relay._pairing.legs) == len(hosts))
+            await until(lambda: len(system.relay.pairing.legs) == len(hosts))
         for host in reversed(hosts):
             client = await stack.enter_async_context(await system.dial("client", v1=True))
             stream = await opens(client)
@@ -213,7 +213,7 @@ async def test_a_half_dead_leg_is_not_chosen(loop_factory: Any, monkeypatch: pyt
         contextlib.AsyncExitStack() as streams,
     ):
         await system.host({"mc": half_dead}, relay=f"ws://127.0.0.1:{wire.port}")
-        legs = list(system.relay._pairing.legs)
+        legs = list(system.relay.pairing.legs)
         await system.host({"mc": alive})
         client = await system.client("mc")
         wire.freeze()
@@ -233,7 +233,7 @@ async def test_a_stream_needs_no_handshake(loop_factory: Any) -> None:
         host = await system.host({"mc": target})
         client = await system.client("mc")
         await until(lambda: warm(host) == 4 and client._tunnels["mc"].pool.ready == 2)
-        legs = set(system.relay._pairing.legs)
+        legs = set(system.relay.pairing.legs)
         assert len(legs) == 6
         assert await held(client.ports[0], streams) == b"!"
         assert sorted(leg.role for leg in legs if leg.peer) == ["client", "host"]
@@ -254,9 +254,7 @@ async def test_warm_legs_grow_with_demand_and_are_trimmed(loop_factory: Any, mon
         await until(lambda: warm(host) > 4)
         assert warm(host) <= 64
         await until(lambda: warm(host) == 2)
-        await until(
-            lambda: len([leg for leg in system.relay._pairing.legs if leg.role == "host" and not leg.peer]) == 2
-        )
+        await until(lambda: len([leg for leg in system.relay.pairing.legs if leg.role == "host" and not leg.peer]) == 2)
 
 
 async def test_as_many_warm_legs_as_are_asked_for(loop_factory: Any) -> None:
@@ -273,7 +271,7 @@ async def test_idle_pairs_are_let_go(loop_factory: Any, monkeypatch: pytest.Monk
     async with serve(echo) as target, System() as system:
         port = await system.pair(target)
         await asyncio.gather(*(exchange(port, 1000, seed) for seed in range(4)))
-        await until(lambda: not [leg for leg in system.relay._pairing.legs if leg.carrying])
+        await until(lambda: not [leg for leg in system.relay.pairing.legs if leg.carrying])
         await exchange(port, 1000)
 
 
@@ -339,4 +337,4 @@ async def test_a_pair_whose_stream_broke_is_not_used_again(loop_factory: Any) ->
                 await reader.read()
             await close(writer)
         assert len(system.events("paired")) == 3
-        await until(lambda: not [leg for leg in system.relay._pairing.legs if leg.carrying])
+        await until(lambda: not [leg for leg in system.relay.pairing.legs if leg.carrying])

@@ -82,7 +82,7 @@ async def test_many_streams_one_after_the_other(loop_factory: Any, client: str, 
             writer.write(data)
             assert await reader.readexactly(len(data)) == data
             await close(writer)
-        await until(lambda: not system.relay._pairing.waiting)
+        await until(lambda: not system.relay.pairing.waiting)
 
 
 @CLIENT
@@ -270,14 +270,14 @@ async def test_who_speaks_to_a_raw_peer_that_left_is_reset(loop_factory: Any, cl
                 await writer.drain()
                 await asyncio.sleep(0.01)
         await close(writer)
-        await until(lambda: not [leg for leg in system.relay._pairing.legs if leg.carrying])
+        await until(lambda: not [leg for leg in system.relay.pairing.legs if leg.carrying])
 
 
 async def test_a_raw_reader_that_stops_and_leaves_frees_the_writer(loop_factory: Any) -> None:
     """It closed in peace, without having read: the writer is reset, and not stalled for ever."""
     async with System() as system, await system.dial("host") as host, await system.dial("client") as client:
         flood = asyncio.create_task(client.send(bytes(64 * MIB)))
-        await until(lambda: any(not leg.reading for leg in system.relay._pairing.legs))
+        await until(lambda: any(not leg.reading for leg in system.relay.pairing.legs))
         await host.send_close(1000)
         await close(host.writer)
         with pytest.raises(OSError):
@@ -292,7 +292,7 @@ async def test_a_server_that_speaks_first(loop_factory: Any, client: str) -> Non
         sending = asyncio.create_task(host.send(banner[:50_000]))
         await sending
         sending = asyncio.create_task(host.send(banner[50_000:]))
-        await until(lambda: sum(leg.bytes_in for leg in system.relay._pairing.legs) >= 64 * KIB)
+        await until(lambda: sum(leg.bytes_in for leg in system.relay.pairing.legs) >= 64 * KIB)
         if client == "v1":
             reader, writer = await connect((await system.client("mc")).ports[0])
             assert await reader.readexactly(len(banner)) == banner
@@ -344,7 +344,7 @@ async def test_a_reader_that_stops_holds_the_writer(loop_factory: Any, reader_is
     async def stalls(system: System) -> None:
         await until(lambda: written > 2 * MIB)
         await until(steady(lambda: written))
-        legs: list[Leg] = list(system.relay._pairing.legs)
+        legs: list[Leg] = list(system.relay.pairing.legs)
         for agent in system.agents:
             legs += agent.monitor._legs
             for session in agent.carried():
@@ -413,7 +413,7 @@ async def test_a_raw_client_waits_for_a_host(loop_factory: Any) -> None:
     """And is served when one comes: what it has said meanwhile is not lost."""
     async with serve(echo) as target, System() as system, await system.dial("client") as raw:
         await raw.send(b"first words")
-        await until(lambda: system.relay._pairing.waiting == 1)
+        await until(lambda: system.relay.pairing.waiting == 1)
         await system.host({"mc": target})
         assert await raw.data(11) == b"first words"
 

@@ -1,0 +1,347 @@
+"""How agents find the relay: TLS, proxies, names, and relays that are away or are none."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import itertools
+import re
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.apps import close, connect, echo, exchange, serve, until
+from support.proxies import Proxy, proxy
+from support.system import System
+from support.tls import Authority, terminating
+from support.wire import Wire
+from tunnel_core.net import dialer
+from tunnel_core.net.sockets import Address
+from websockets.frames import Frame, Opcode
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """A certificate authority."""
+    return Authority(tmp_path)
+
+
+def reasons(system: System) -> list[str]:
+    """Why the relay was unreachable, each reason once."""
+    return list(dict.fromkeys(line["reason"] for line in system.events("relay unreachable")))
+
+
+def failures(system: System) -> int:
+    """How many dials have failed."""
+    (agent,) = system.agents
+    return int(agent.metrics.dial_failures._value.get())
+
+
+# TLS.
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
+async def test_tls_with_a_given_authority(loop_factory: Any, authority: Authority, name: str) -> None:
+    """--ca-file: both agents come over wss://, and bytes are as they were."""
+    async with (
+        serve(echo) as target,
+        System() as system,
+        terminating(system.relay.port, authority.context(name)) as port,
+    ):
+        url = f"wss://{name}:{port}"
+        await system.host({"mc": target}, relay=url, ca_file=str(authority.file))
+        client = await system.client("mc", relay=url, ca_file=str(authority.file))
+        async with asyncio.TaskGroup() as group:
+            for seed in range(4):
+                group.create_task(exchange(client.ports[0], 2 * MIB, seed))
+        await system.stop_agents()
+
+
+async def test_a_certificate_that_is_not_trusted(loop_factory: Any, authority: Authority, tmp_path: Path) -> None:
+    """One clear line with what to do, and another try: certificates are renewed."""
+    other = Authority(tmp_path, "other")
+    async with System() as system:
+        async with terminating(system.relay.port, other.context("127.0.0.1")) as port:
+            url = f"wss://127.0.0.1:{port}"
+            client = await system.client("mc", relay=url, ca_file=str(authority.file), wait=False)
+            await until(lambda: failures(system) >= 3)
+            (reason,) = reasons(system)
+            assert reason.startswith(f"the certificate of {url} is not trusted (")
+            assert reason.endswith("): give its CA with --ca-file")
+        async with terminating(system.relay.port, authority.context("127.0.0.1"), listen=port):
+            await until(lambda: not client.readiness())
+            assert len(system.events("relay reachable")) == 1
+            await system.stop(client)
+
+
+async def test_a_certificate_of_another_name(loop_factory: Any, authority: Authority) -> None:
+    """Trusted, but somebody else's."""
+    async with System() as system, terminating(system.relay.port, authority.context("relay.test")) as port:
+        url = f"wss://127.0.0.1:{port}"
+        client = await system.client("mc", relay=url, ca_file=str(authority.file), wait=False)
+        await until(lambda: reasons(system))
+        assert "not valid for '127.0.0.1'" in reasons(system)[0]
+        await system.stop(client)
+
+
+# Proxies.
+
+
+@pytest.fixture
+def through(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets variables that tell of proxies, and no others."""
+
+    def set_variables(**variables: str) -> None:
+        for name in ("http", "https", "ws", "wss", "socks", "all", "no"):
+            for variable in (f"{name}_proxy", f"{name}_PROXY".upper()):
+                monkeypatch.delenv(variable, raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return set_variables
+
+
+def proxied(system: System) -> None:
+    """All sockets of legs are tuned, also those that a proxy's library has opened."""
+    for agent in system.agents:
+        for leg in agent.monitor._legs:
+            assert leg._transport is not None
+            sock = leg._transport.get_extra_info("socket")
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+
+
+def variables(kind: str, by: Proxy, login: str = "") -> dict[str, str]:
+    """What points to a proxy."""
+    scheme = "http" if kind == "http" else "socks5h"
+    return {f"{kind}_proxy": f"{scheme}://{login}{'@' if login else ''}127.0.0.1:{by.port}"}
+
+
+@pytest.mark.parametrize("kind", ["http", "socks"])
+async def test_tls_through_a_proxy_that_resolves_names(
+    loop_factory: Any, through: Callable[..., None], authority: Authority, kind: str
+) -> None:
+    """A name that only the proxy knows; TLS goes through it to the relay."""
+    async with (
+        serve(echo) as target,
+        System() as system,
+        terminating(system.relay.port, authority.context("relay.test")) as port,
+        proxy(kind, leads_to=port) as by,
+    ):
+        through(**{"https_proxy" if kind == "http" else "socks_proxy": next(iter(variables(kind, by).values()))})
+        await system.host({"mc": target}, relay="wss://relay.test", ca_file=str(authority.file))
+        client = await system.client("mc", relay="wss://relay.test", ca_file=str(authority.file))
+        await exchange(client.ports[0], MIB)
+        assert set(by.asked) == {"relay.test:443"}
+        await system.stop_agents()
+
+
+async def test_no_proxy(loop_factory: Any, through: Callable[..., None]) -> None:
+    """Names that go without."""
+    async with System() as system, proxy("http") as by:
+        through(http_proxy=f"http://127.0.0.1:{by.port}", no_proxy="example.com,127.0.0.1")
+        await system.client("mc")
+        assert not by.asked
+
+
+@pytest.mark.parametrize("kind", ["http", "socks"])
+async def test_a_proxy_that_refuses(loop_factory: Any, through: Callable[..., None], kind: str) -> None:
+    """A clear line without the password, and another try."""
+    async with System() as system, proxy(kind, login="alex:right") as by:
+        through(**variables(kind, by, "alex:wrong-password"))
+        await system.client("mc", wait=False)
+        await until(lambda: by.refused >= 2)
+        assert reasons(system)[0].startswith(f"the proxy to {system.url} failed: ")
+        assert "wrong-password" not in system.raw_log
+        assert not by.asked
+
+
+# Relays that are none, or not now.
+
+
+def http(status: str, body: str = "", *headers: str) -> bytes:
+    """A whole HTTP response."""
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", body]
+    return "\r\n".join(lines).encode()
+
+
+ANSWERS = {
+    "garbage": (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "cannot reach URL: did not receive a valid HTTP response"),
+    "nothing": (b"", "cannot reach URL: "),
+    "200": (http("200 OK", "<html>\nhello"), "URL answered HTTP 200: <html>"),
+    "404": (
+        http("404 Not Found", "no such page"),
+        "URL answered HTTP 404: nothing of a relay at this address: no such",
+    ),
+    "502": (http("502 Bad Gateway"), "URL answered HTTP 502: Bad Gateway"),
+    "503": (http("503 Service Unavailable", "full\x1b[2J", "Retry-After: 0"), "URL answered HTTP 503: full[2J"),
+    "301": (
+        http("301 Moved Permanently", "", "Location: https://relay.example.com/client/mc"),
+        "URL answered HTTP 301: it is at https://relay.example.com: give that with --relay",
+    ),
+    "302": (
+        http("302 Found", "", "Location: /login"),
+        "URL answered HTTP 302: it is at /login: give that with --relay",
+    ),
+    "307": (http("307 Temporary Redirect", "", "Location: gopher://x"), "URL answered HTTP 307: it is at gopher://x"),
+    "308": (http("308 Permanent Redirect"), "URL answered HTTP 308: Permanent Redirect"),
+    "long": (http("500 Internal Server Error", "x" * 5000), "URL answered HTTP 500: " + "x" * 200),
+    "endless": (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000, "cannot reach URL: "),
+}
+
+
+async def test_retry_after_is_respected(loop_factory: Any) -> None:
+    """A relay that drains says when to come again."""
+
+    async def drains(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(http("503 Service Unavailable", "the relay is about to stop", "Retry-After: 30"))
+
+    async with serve(drains) as port, System() as system:
+        client = await system.client("mc", relay=f"ws://127.0.0.1:{port}", wait=False)
+        await until(lambda: failures(system) >= 1)
+        assert 20 < client.dialer._outage.wait(time.monotonic()) <= 30
+
+
+async def test_one_dial_at_a_time_looks_for_a_relay_that_is_away(loop_factory: Any) -> None:
+    """However many legs are wanted; before that, only so many at once."""
+    now = most = begun = 0
+    probes: list[int] = []  # how many were under way when each began, once all of the first had failed
+    released = asyncio.Event()
+
+    async def turns_away(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal now, most, begun
+        now, begun = now + 1, begun + 1
+        most = max(most, now)
+        if released.is_set():
+            probes.append(now)
+            await asyncio.sleep(0.02)
+        else:
+            await released.wait()
+        now -= 1
+
+    async with serve(turns_away) as port, System() as system:
+        await system.host({"mc": 1, "db": 1}, relay=f"ws://127.0.0.1:{port}", wait=False, warm=20)
+        await until(lambda: begun == dialer.AT_ONCE)
+        await asyncio.sleep(0.1)
+        assert begun == most == dialer.AT_ONCE, "no more at once"
+        released.set()
+        await until(lambda: now == 0)
+        probes.clear()
+        await until(lambda: len(probes) >= 5)
+        assert set(probes) == {1}
+
+
+# Names.
+
+
+async def test_names_are_resolved_anew_at_each_dial(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relay that moved is found at its new address, and a target as well."""
+    loop = asyncio.get_running_loop()
+    asked: list[str] = []
+    places: dict[str, int] = {}
+
+    resolve = loop.getaddrinfo
+
+    async def getaddrinfo(host: str, port: int, **options: Any) -> Any:
+        if not host.endswith(".test"):
+            return await resolve(host, port, **options)
+        asked.append(host)
+        if host not in places:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", places[host]))]
+
+    async def another(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"another")
+
+    async with serve(echo) as old, serve(another) as new, System() as system, contextlib.AsyncExitStack() as stack:
+        first, second = [await stack.enter_async_context(Wire(system.relay.port)) for _ in range(2)]
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "getaddrinfo", getaddrinfo)
+            places.update({"server.test": old})
+            url = "ws://relay.test:1"
+            host = await system.host({"mc": Address("server.test", 1)}, relay=url, wait=False)
+            await until(lambda: failures(system) >= 1)
+            assert reasons(system) == [f"cannot reach {url}: Name or service not known"]
+            places["relay.test"] = first.port
+            await until(lambda: not host.readiness())
+            places["relay.test"] = second.port
+            first.shut()
+            first.cut()
+            await until(lambda: second.carried and not host.readiness())
+            client = await system.client("mc")
+            await exchange(client.ports[0], 1000)
+            places["server.test"] = new
+            reader, writer = await connect(client.ports[0])
+            assert await reader.read() == b"another"
+            await close(writer)
+            del places["server.test"]
+            reader, writer = await connect(client.ports[0])
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+            await close(writer)
+            assert system.events("stream closed")[-1]["reason"] == "the target's name was not found"
+            assert asked.count("server.test") == 3
+
+
+# The first frames.
+
+
+@contextlib.asynccontextmanager
+async def fake_relay(split: Callable[[int], int]) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """A relay that sends its 101 and the first frames as one, cut where `split` says, a leg after the other.
+
+    Gives its port, and what each leg brought.
+    """
+    brought: list[bytes] = []
+    numbers = itertools.count()
+
+    async def serves(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        (key,) = (line.partition(": ")[2] for line in head if line.lower().startswith("sec-websocket-key"))
+        accept = hashlib.sha1(key.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
+        response = (
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Accept: {base64.b64encode(accept).decode()}\r\n"
+            "Sec-WebSocket-Protocol: tcp-ws-tunnel.v1\r\n\r\n"
+        ).encode()
+        frames = [
+            Frame(Opcode.TEXT, b'{"type":"paired","peer":"192.0.2.1","raw":true}'),
+            Frame(Opcode.BINARY, b"first words"),
+            Frame(Opcode.PING, b"?"),
+            Frame(Opcode.BINARY, b", and more"),
+        ]
+        wire = response + b"".join(frame.serialize(mask=False) for frame in frames)
+        cut = split(next(numbers)) % len(wire)
+        writer.write(wire[:cut])
+        await writer.drain()
+        await asyncio.sleep(0.001)  # so that the two parts arrive as two
+        writer.write(wire[cut:])
+        got = b""
+        while not (got.count(b"first words, and more")):
+            first, second = await reader.readexactly(2)
+            mask = await reader.readexactly(4)
+            data = await reader.readexactly(second & 0x7F)
+            if first & 0x0F == Opcode.BINARY:
+                got += bytes(byte ^ mask[place % 4] for place, byte in enumerate(data))
+        brought.append(got)
+
+    async with serve(serves) as port:
+        yield port, brought
+
+
+async def test_frames_that_come_with_the_upgrade_are_not_lost(loop_factory: Any) -> None:
+    """In one segment with the response, and in two, cut at every byte."""
+    length = 260  # of both together, at the least
+    async with serve(echo) as target, fake_relay(lambda number: number) as (port, brought), System() as system:
+        await system.host({"mc": target}, relay=f"ws://127.0.0.1:{port}", wait=False, warm=4)
+        await until(lambda: len(brought) > length, patience=50)
+        assert set(brought) == {b"first words, and more"}
