@@ -91,6 +91,15 @@ async def test_a_certificate_of_another_name(loop_factory: Any, authority: Autho
         await system.stop(client)
 
 
+async def test_tls_to_a_port_without(loop_factory: Any, authority: Authority) -> None:
+    """wss:// where ws:// was meant: a clear line at once, and another try."""
+    async with System() as system:
+        url = f"wss://127.0.0.1:{system.relay.port}"
+        await system.client("mc", relay=url, ca_file=str(authority.file), wait=False)
+        await until(lambda: failures(system) >= 2)
+        assert re.fullmatch(rf"no TLS with {url} \(\w+\): is it ws:// there, or a proxy\?", reasons(system)[0])
+
+
 # Proxies.
 
 
@@ -117,6 +126,22 @@ def proxied(system: System) -> None:
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+
+
+@pytest.mark.parametrize("kind", ["http", "socks"])
+@pytest.mark.parametrize("login", ["", "alex:pass"])
+async def test_through_a_proxy(loop_factory: Any, through: Callable[..., None], kind: str, login: str) -> None:
+    """From the environment, with and without a login."""
+    async with serve(echo) as target, System() as system, proxy(kind, login=login) as by:
+        through(**variables(kind, by, login))
+        await system.host({"mc": target})
+        client = await system.client("mc")
+        await exchange(client.ports[0], MIB)
+        assert by.asked
+        assert set(by.asked) == {f"127.0.0.1:{system.relay.port}"}
+        proxied(system)
+        await system.stop_agents()
+        assert "pass" not in system.raw_log.replace("password", "")
 
 
 def variables(kind: str, by: Proxy, login: str = "") -> dict[str, str]:
@@ -164,7 +189,31 @@ async def test_a_proxy_that_refuses(loop_factory: Any, through: Callable[..., No
         assert not by.asked
 
 
+async def test_a_proxy_that_is_not_there(loop_factory: Any, through: Callable[..., None]) -> None:
+    """The same; and a variable that names none at all."""
+    for url in ("http://127.0.0.1:1", "socks5://127.0.0.1:1", "nonsense", "gopher://127.0.0.1:1", "http://127.0.0.1:x"):
+        through(http_proxy=url)
+        async with System() as system:
+            await system.client("mc", wait=False)
+            await until(lambda: failures(system) >= 2)
+            assert system.url in reasons(system)[0], url
+
+
 # Relays that are none, or not now.
+
+
+async def test_a_relay_that_never_answers(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes the connection and is silent: each dial has an end, and the last one succeeds."""
+    monkeypatch.setattr(dialer, "DIAL_TIMEOUT", 0.2)
+    async with System() as system, Wire(system.relay.port) as wire:
+        wire.freeze()
+        url = f"ws://127.0.0.1:{wire.port}"
+        client = await system.client("mc", relay=url, wait=False)
+        await until(lambda: failures(system) >= 2)
+        assert reasons(system)[0] == f"no answer from {url} within 0.2 s"
+        monkeypatch.setattr(dialer, "DIAL_TIMEOUT", 10.0)
+        wire.thaw()
+        await until(lambda: not client.readiness())
 
 
 def http(status: str, body: str = "", *headers: str) -> bytes:
@@ -196,6 +245,25 @@ ANSWERS = {
     "long": (http("500 Internal Server Error", "x" * 5000), "URL answered HTTP 500: " + "x" * 200),
     "endless": (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000, "cannot reach URL: "),
 }
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+async def test_another_server_than_a_relay(loop_factory: Any, answer: str) -> None:
+    """A clear line, and another try: it may be the platform's own page while the relay starts."""
+    response, expected = ANSWERS[answer]
+
+    async def serves(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(response)
+        await writer.drain()
+
+    async with serve(serves) as port, System() as system:
+        url = f"ws://127.0.0.1:{port}"
+        client = await system.client("mc", relay=url, wait=False)
+        await until(lambda: failures(system) >= 3)
+        assert reasons(system)[0].startswith(expected.replace("URL", url))
+        assert len(reasons(system)) == 1
+        assert not client.failed.done()
 
 
 async def test_retry_after_is_respected(loop_factory: Any) -> None:

@@ -50,3 +50,14 @@ def test_waits_differ() -> None:
         waits.add(outage.wait(40.0))
     assert len(waits) == 50
     assert max(waits) - min(waits) > 1
+
+
+@given(st.floats(0, 1e12), st.booleans())
+def test_the_relays_wish_counts_up_to_a_minute(wish: float, first: bool) -> None:
+    """Retry-After is respected, and cannot send anybody away for good."""
+    outage = Outage()
+    if not first:
+        outage.failed(0.0)
+    outage.failed(10.0, wish)
+    shortest = min(wish, 60.0)
+    assert shortest - 1e-6 <= outage.wait(10.0) <= max(shortest, 1.25) + 1e-6

@@ -31,8 +31,16 @@ AT_ONCE: Final = 16  # handshakes under way: enough to fill a core of the relay,
 FIRST_RETRY: Final = 0.05  # seconds
 LAST_RETRY: Final = 5.0
 RETRY_SHARE: Final = 1 / 8  # of the outage so far, until the next try
+LONGEST_WISH: Final = 60.0  # seconds that a relay may ask anybody to stay away
 
 _L = TypeVar("_L", bound=Leg)
+
+
+class _Connect(connect):
+    """Follows no redirects: who is to have the token is said by --relay alone."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
 
 
 class _Handshake(ClientConnection):
@@ -75,11 +83,10 @@ class Outage:
         """A dial failed. The next may begin at once if it is the first, and after a jittered while if not."""
         if self._since is None:
             self._since = now
-            self._next = now + (retry_after or 0)
+            self._next = now + min(retry_after or 0, LONGEST_WISH)
             return
         share = min(LAST_RETRY, max(FIRST_RETRY, (now - self._since) * RETRY_SHARE))
-        # The relay's own wish counts, up to what it may ask of anybody.
-        wait = max(share * random.uniform(0.5, 1.0), min(retry_after or 0, 60.0))
+        wait = max(share * random.uniform(0.5, 1.0), min(retry_after or 0, LONGEST_WISH))
         self._next = now + wait
 
     def ended(self) -> None:
@@ -171,21 +178,24 @@ class Dialer:
             async with asyncio.timeout(DIAL_TIMEOUT):
                 connection = await self._handshake(tunnel, prefix)
         except InvalidStatus as exc:
-            raise self._refused(exc) from exc
+            raise self._refused(exc, leg_path(self._role, tunnel)) from exc
         except TimeoutError as exc:
-            raise RelayUnavailable(f"no answer from {self._relay} within {DIAL_TIMEOUT:.0f} s") from exc
+            raise RelayUnavailable(f"no answer from {self._relay} within {DIAL_TIMEOUT:g} s") from exc
         except ssl.SSLCertVerificationError as exc:
             raise RelayUnavailable(
                 f"the certificate of {self._relay} is not trusted ({exc.verify_message}): give its CA with --ca-file"
             ) from exc
+        except ssl.SSLError as exc:
+            raise RelayUnavailable(f"no TLS with {self._relay} ({exc.reason}): is it ws:// there, or a proxy?") from exc
         except ProxyError as exc:
             raise RelayUnavailable(f"the proxy to {self._relay} failed: {exc}") from exc
-        except (WebSocketException, OSError, EOFError) as exc:
+        except (WebSocketException, OSError, EOFError, ValueError) as exc:  # ValueError: a proxy's URL, a header
             raise RelayUnavailable(f"cannot reach {self._relay}: {sockets.why(exc)}") from exc
         transport = connection.transport
         if connection.subprotocol != SUBPROTOCOL or transport.is_closing():
             transport.abort()
             raise RelayUnavailable(f"{self._relay} is not a tcp-ws-tunnel relay, or went away at once")
+        sockets.tune(transport.get_extra_info("socket"))  # also one that leads to a proxy
         if connection.response is not None:
             self.relay_date = connection.response.headers.get("Date", "")
         leg = make_leg()
@@ -207,7 +217,7 @@ class Dialer:
             options["sock"] = await sockets.connect(sockets.Address(self._uri.host, self._uri.port))
         if self._ssl is not None:
             options["ssl"] = self._ssl
-        connection = await connect(
+        connection = await _Connect(
             self._relay + prefix + leg_path(self._role, tunnel),
             create_connection=_Handshake,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
@@ -221,13 +231,17 @@ class Dialer:
         )
         return cast("_Handshake", connection)
 
-    def _refused(self, exc: InvalidStatus) -> RelayUnavailable | AccessDenied:
+    def _refused(self, exc: InvalidStatus, path: str) -> RelayUnavailable | AccessDenied:
         response = exc.response
         said = response.body.decode(errors="replace").strip().partition("\n")[0][:200]
         said = "".join(c for c in said if c.isprintable())
         if response.status_code in (401, 403):
             return AccessDenied(f"the relay refuses this {self._role}: {said or response.reason_phrase}")
         retry_after = response.headers.get("Retry-After", "")
+        location = response.headers.get("Location", "")
+        if 300 <= response.status_code < 400 and location:
+            location = "".join(c for c in location if c.isprintable())[:200].removesuffix(path)
+            said = f"it is at {location}: give that with --relay"
         if response.status_code == 404:
             said = f"nothing of a relay at this address: {said}"
         return RelayUnavailable(

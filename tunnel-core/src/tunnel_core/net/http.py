@@ -168,6 +168,8 @@ class HttpConnection(asyncio.Protocol):
             head, rest = bytes(self._head[: end + 4]), bytes(self._head[end + 4 :])
             self._head.clear()
             self._request(head, rest)
+        elif not self._head[:1].isalpha():
+            self._request(bytes(self._head), b"")  # TLS, mostly: told at once, its sender learns what is wrong
         elif len(self._head) >= self._server.max_head:
             self._server.dropped("header-size")
             self._answer(ServerProtocol(), Response(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers too large\n"))
