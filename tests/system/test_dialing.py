@@ -308,6 +308,29 @@ async def test_one_dial_at_a_time_looks_for_a_relay_that_is_away(loop_factory: A
         assert set(probes) == {1}
 
 
+async def test_an_unforeseen_error_is_no_busy_loop(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug is told, and the next dial waits as after any other failure."""
+    told: list[dict[str, Any]] = []
+    calls = 0
+    handshake = dialer.Dialer._handshake
+
+    async def breaks(self: dialer.Dialer, *arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls <= 8:
+            raise RuntimeError("boom")
+        return await handshake(self, *arguments)
+
+    monkeypatch.setattr(dialer.Dialer, "_handshake", breaks)
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    async with System() as system:
+        client = await system.client("mc", wait=False, warm=1)
+        await until(lambda: calls >= 3)
+        assert client.dialer._outage.active
+        await until(lambda: not client.readiness())
+        assert [str(context["exception"]) for context in told] == ["boom"] * 8
+
+
 # Names.
 
 

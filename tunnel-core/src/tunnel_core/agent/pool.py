@@ -128,9 +128,12 @@ class LegPool(Generic[L]):
 
     def _dialed(self, task: asyncio.Task[None]) -> None:
         self._dials.discard(task)
-        if not task.cancelled():
-            self.top_up()
-            task.result()  # a bug is told by the event loop's handler
+        if task.cancelled():
+            return
+        if task.exception() is not None:  # a bug: what it repeats, it is to repeat slowly
+            self._dialer.failed(f"unexpected: {task.exception()}")
+        self.top_up()
+        task.result()  # told by the event loop's handler
 
     def trim(self) -> None:
         """Let the oldest ready legs go that are more than wanted."""
