@@ -38,9 +38,11 @@ async def ask(streams: Streams, path: str, headers: Mapping[str, str]) -> Answer
     return Answer(int(head[0].split()[1]), {name.lower(): value for name, value in fields})
 
 
-async def get(port: int, path: str, headers: Mapping[str, str] | None = None, *, upgrade: bool = False) -> Answer:
+async def get(
+    port: int, path: str, headers: Mapping[str, str] | None = None, *, upgrade: bool = False, host: str = "127.0.0.1"
+) -> Answer:
     """One request, as a WebSocket upgrade or not, on a connection of its own."""
-    streams = await connect(port)
+    streams = await connect(port, host)
     try:
         answer = await ask(streams, path, {**(headers or {}), **(_upgrade() if upgrade else {})})
         if answer.status == 101:

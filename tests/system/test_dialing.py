@@ -20,7 +20,7 @@ from support.proxies import Proxy, proxy
 from support.system import System
 from support.tls import Authority, terminating
 from support.wire import Wire
-from tunnel_core.net import dialer
+from tunnel_core.net import dialer, sockets
 from tunnel_core.net.sockets import Address
 from websockets.frames import Frame, Opcode
 
@@ -117,15 +117,20 @@ def through(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return set_variables
 
 
-def proxied(system: System) -> None:
-    """All sockets of legs are tuned, also those that a proxy's library has opened."""
+def all_tuned(system: System) -> int:
+    """Check the sockets of all legs and streams; returns how many there are."""
+    transports = [leg._transport for leg in system.relay.pairing.legs]
     for agent in system.agents:
-        for leg in agent.monitor._legs:
-            assert leg._transport is not None
-            sock = leg._transport.get_extra_info("socket")
-            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
-            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+        transports += [leg._transport for leg in agent.monitor._legs]
+        transports += [session.stream.local._transport for session in agent.carried()]  # type: ignore[attr-defined]  # a session's
+    for transport in transports:
+        assert transport is not None
+        sock = transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        for option, value in ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4)):
+            assert sock.getsockopt(socket.IPPROTO_TCP, option) == value
+    return len(transports)
 
 
 @pytest.mark.parametrize("kind", ["http", "socks"])
@@ -139,7 +144,7 @@ async def test_through_a_proxy(loop_factory: Any, through: Callable[..., None], 
         await exchange(client.ports[0], MIB)
         assert by.asked
         assert set(by.asked) == {f"127.0.0.1:{system.relay.port}"}
-        proxied(system)
+        assert all_tuned(system)
         await system.stop_agents()
         assert "pass" not in system.raw_log.replace("password", "")
 
@@ -381,6 +386,35 @@ async def test_names_are_resolved_anew_at_each_dial(loop_factory: Any, monkeypat
             await close(writer)
             assert system.events("stream closed")[-1]["reason"] == "the target's name was not found"
             assert asked.count("server.test") == 3
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
+async def test_every_socket_is_tuned(loop_factory: Any, name: str) -> None:
+    """No Nagle, and keepalive: legs at both ends, the local connection and the target's."""
+    async with serve(echo) as target, System() as system:
+        port = await system.pair(Address(name, target), relay=f"ws://{name}:{system.relay.port}")
+        reader, writer = await connect(port)
+        writer.write(b"hello")
+        assert await reader.readexactly(5) == b"hello"
+        assert all_tuned(system) >= 6
+        await close(writer)
+
+
+async def test_a_target_that_does_not_answer(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client is refused in time, with the reason in the log."""
+
+    async def silence(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    async with System() as system:
+        await system.host({"mc": 1}, target_timeout=0.2)
+        port = (await system.client("mc")).ports[0]
+        monkeypatch.setattr(sockets, "open_connection", silence)
+        reader, writer = await connect(port)
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        await close(writer)
+        assert system.events("stream closed")[-1]["reason"] == "the target did not answer in time"
 
 
 # The first frames.

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from host_agent.settings import HostSettings
 from support.apps import close, connect, echo, exchange, receive, reset, send, serve, until
 from support.commands import BIN, NO_UVLOOP, PREFIXES, environment, run, running
 from support.metrics import Metrics
@@ -27,6 +28,7 @@ from tunnel_core import __version__
 from tunnel_core.net import liveness
 from tunnel_core.service.metrics import TunnelLabels
 from tunnel_core.service.settings import Secret
+from tunnel_relay.settings import RelaySettings
 
 from demo.processes import Tunnel, free_port
 
@@ -55,6 +57,14 @@ async def test_the_relay_answers_on_both_ports(loop_factory: Any) -> None:
         assert (await get(system.relay.port, "/metrics")).status == 404
         assert (await get(system.relay.admin_port, "/nowhere")).status == 404
         assert (await get(system.relay.admin_port, "/client/mc", upgrade=True)).status == 404
+
+
+async def test_the_relay_listens_on_both_families(loop_factory: Any) -> None:
+    """By default on all interfaces, IPv6 and IPv4; the admin port on loopback alone."""
+    async with System(host=RelaySettings().host) as system:
+        for host in ("127.0.0.1", "::1"):
+            assert (await get(system.relay.port, "/healthz", host=host)).status == 200
+    assert (RelaySettings().admin_host, HostSettings().admin_host) == ("127.0.0.1", "127.0.0.1")
 
 
 async def test_a_relay_that_drains_is_not_ready(loop_factory: Any) -> None:
