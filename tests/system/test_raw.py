@@ -51,6 +51,7 @@ async def test_carries_both_ways_at_once(loop_factory: Any, client: str, host: s
     seen: list[tuple[int, str, str]] = []
 
     async def serves(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert await reader.readexactly(1) == b"!"
         sent, (count, got) = await asyncio.gather(send(writer, size, 7, end=False), receive(reader, size))
         seen.append((count, got, sent))
         assert await reader.read() == b""
@@ -58,6 +59,7 @@ async def test_carries_both_ways_at_once(loop_factory: Any, client: str, host: s
 
     async def uses(port: int, seed: int) -> tuple[int, str, str]:
         reader, writer = await connect(port)
+        writer.write(b"!")
         sent, (count, got) = await asyncio.gather(send(writer, size, seed, end=False), receive(reader, size))
         writer.write_eof()
         assert await reader.read() == b""
