@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import os
 import secrets
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final, TypeVar
 
 from tunnel_core import __version__
@@ -28,7 +30,7 @@ and publish only --port: the admin port is for the operator."""
 
 EPILOG: Final = """\
 examples:
-  relay secret > secret                                   # once
+  relay secret --output secret                            # once
   relay --secret-file secret                              # serve
   relay token --secret-file secret --role host --tunnel mc --expires 365d > mc.token
   relay token --secret-file secret --role client --tunnel mc --expires 7d --subject alex"""
@@ -40,13 +42,17 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     parser.add_argument("--version", action="version", version=f"relay {__version__}")
     settings.add_flags(parser, RelaySettings, "RELAY")
     commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
-    commands.add_parser("secret", help="print a fresh secret")
+    fresh = commands.add_parser("secret", help="print a fresh secret, or keep one in a file")
+    fresh.formatter_class = settings.Formatter
+    fresh.add_argument(
+        "--output", type=Path, metavar="FILE", help="write it there for you alone to read, unless the file exists"
+    )
     _add_token_flags(commands.add_parser("token", help="print a token, made with the relay's secret"))
     # Answered before it comes here, without all the imports: service.health.
     commands.add_parser("health", help="ask a running relay's admin port whether it is ready: exit code 0 or 1")
     flags = parser.parse_args(arguments)
     if flags.command == "secret":
-        print(secrets.token_urlsafe(32))
+        _secret(flags.output)
         return 0
     if flags.command == "health":
         raise settings.health_comes_first("relay")
@@ -63,6 +69,25 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         return Relay(loaded)
 
     return run.serve(make)
+
+
+def _secret(output: Path | None) -> None:
+    fresh = secrets.token_urlsafe(32)
+    if output is None:
+        print(fresh)
+        return
+    import tempfile
+
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=output.parent, prefix=f".{output.name}.") as draft:  # mode 0600
+            draft.write(fresh + "\n")
+            draft.flush()
+            os.link(draft.name, output)  # whole or not at all, and never over another
+        print(f"a fresh secret is in {output}")
+    except FileExistsError:
+        print(f"{output} is there already, and stays as it is")
+    except OSError as exc:
+        raise UsageError(f"--output: cannot write {output}: {exc.strerror or exc}") from exc
 
 
 def _add_token_flags(parser: argparse.ArgumentParser) -> None:
