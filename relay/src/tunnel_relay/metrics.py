@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -12,6 +12,15 @@ from tunnel_core.service.metrics import SECONDS, TunnelLabels
 
 if TYPE_CHECKING:
     from .leg import RelayLeg
+
+
+# Reasons that alerts watch. From 0, and not from the first time: a counter that appears as 1 has
+# not risen, to an alert.
+WATCHED: Final = (
+    *("no-token", "bad-token", "revoked", "not-allowed", "failed-logins"),
+    *("legs", "legs-per-address", "legs-per-token", "streams-per-token", "handshakes", "too-many-waiting"),
+    "no-host",
+)
 
 
 class _Legs:
@@ -65,6 +74,8 @@ class RelayMetrics:
             registry=registry,
         )
         self._refused = Counter("relay_refusals", "Requests and clients turned away.", ("reason",), registry=registry)
+        for reason in WATCHED:
+            self._refused.labels(reason)
         Gauge("relay_waiting_clients", "Clients that wait for a host now.", registry=registry).set_function(waiting)
 
     def leg_came(self, leg: RelayLeg) -> None:

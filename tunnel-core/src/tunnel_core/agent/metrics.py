@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -12,6 +12,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from ..protocol.replay import ReplayBudget
 from ..protocol.stream import Outcome
 from ..service.metrics import SECONDS, TunnelLabels
+
+RESUMES: Final = ("resumed", "moved", "lost")  # what became of a stream that lost its leg
 
 
 class Carried(Protocol):
@@ -36,6 +38,11 @@ class _Streams:
         self.sent: Tally[str] = Tally()  # by streams that are over
         self.received: Tally[str] = Tally()
 
+    def known(self, tunnel: str) -> None:
+        """Export 0 and not nothing for a tunnel that nobody has used yet."""
+        self.sent[tunnel] += 0
+        self.received[tunnel] += 0
+
     def over(self, stream: Carried) -> None:
         tunnel = self._labels(stream.tunnel)
         self.sent[tunnel] += stream.sent
@@ -43,8 +50,7 @@ class _Streams:
 
     def collect(self) -> Iterator[Metric]:
         sent, received = Tally(self.sent), Tally(self.received)
-        streams: Tally[str] = Tally()
-        detached: Tally[str] = Tally()
+        streams, detached = Tally(dict.fromkeys(sent, 0)), Tally(dict.fromkeys(sent, 0))
         for stream in self._live():
             tunnel = self._labels(stream.tunnel)
             streams[tunnel] += 1
@@ -127,7 +133,15 @@ class AgentMetrics:
         )
 
     def count_ready(self, tunnel: str, ready: Callable[[], int]) -> None:
-        self._ready.labels(self._labels(tunnel)).set_function(ready)
+        label = self._labels(tunnel)
+        self._ready.labels(label).set_function(ready)
+        # From 0, and not from the first time: a counter that appears as 1 has not risen, to an alert.
+        self._streams.known(label)
+        self._opened.labels(label)
+        for outcome in Outcome:
+            self._ended.labels(label, outcome.value)
+        for word in RESUMES:
+            self._resumes.labels(label, word)
 
     def opened(self, tunnel: str, seconds: float) -> None:
         self._opened.labels(self._labels(tunnel)).inc()
