@@ -230,3 +230,14 @@ async def test_logs_follow_one_stream_through_all_three_services(loop_factory: A
         ]  # fmt: skip
         assert "eyJ" not in system.raw_log
         assert '"key"' not in system.raw_log
+
+
+async def test_logs_name_an_ipv4_peer_as_such(loop_factory: Any) -> None:
+    """Also where the client-agent listens on both families, as its image does."""
+    async with serve(echo) as target, System() as system:
+        await system.host({"mc": target})
+        client = await system.client("mc", listen_address="::")
+        await exchange(client.ports[0], 1000)
+        await until(lambda: len(system.events("stream closed")) == 2)
+        names = {line["client"].rpartition(":")[0] for line in system.events("stream opened")}
+        assert names == {"127.0.0.1", ""}  # the client's own address; the host is told one without a port

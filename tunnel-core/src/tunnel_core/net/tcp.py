@@ -39,7 +39,8 @@ class TcpConnection(asyncio.BufferedProtocol):
     def peer(self) -> str:
         """The address at the other end, for logs."""
         peer = self._transport.get_extra_info("peername") if self._transport is not None else None
-        return str(Address(*peer[:2])) if isinstance(peer, tuple) else "a Unix socket"
+        # An IPv4 peer of a socket that listens on both families is called as everywhere else.
+        return str(Address(peer[0].removeprefix("::ffff:"), peer[1])) if isinstance(peer, tuple) else "a Unix socket"
 
     # Local, as a stream sees it.
 
