@@ -1,0 +1,63 @@
+"""docker-compose.yml, as far as it can be judged without an engine; tests/e2e runs it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from support.deploy import ROOT, load
+
+SERVICES: Final[dict[str, dict[str, Any]]] = load("docker-compose.yml")["services"]
+
+
+def test_ports_are_on_loopback_only() -> None:
+    """Nothing of it is for the network, until somebody puts TLS in front."""
+    ports = [port for service in SERVICES.values() for port in service.get("ports", ())]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_every_service_is_bounded_and_confined() -> None:
+    """Memory, log files, capabilities; and each comes back by itself unless it is one that ends."""
+    for name, service in SERVICES.items():
+        assert service["mem_limit"], name
+        assert service["logging"]["options"]["max-size"], name
+        assert service["restart"] == ("no" if name in ("secret", "traffic") else "unless-stopped"), name
+        if name != "minecraft":  # its image changes its user, and writes to its own tree
+            assert service["cap_drop"] == ["ALL"], name
+            assert service["security_opt"] == ["no-new-privileges:true"], name
+        if service["image"].startswith("tcp-ws-tunnel/"):
+            assert service["read_only"], name
+
+
+def test_each_of_our_images_is_built_from_its_dockerfile() -> None:
+    """`docker compose up` on a fresh checkout has nothing to pull but what the world knows."""
+    ours = {name: service for name, service in SERVICES.items() if service["image"].startswith("tcp-ws-tunnel/")}
+    assert len(ours) == 5
+    for service in ours.values():
+        assert service["build"]["dockerfile"] == service["image"].removeprefix("tcp-ws-tunnel/") + "/Dockerfile"
+        assert (ROOT / service["build"]["dockerfile"]).is_file()
+
+
+def test_without_a_profile_it_is_the_tunnel_alone() -> None:
+    """What a newcomer starts."""
+    usual = {name for name, service in SERVICES.items() if not service.get("profiles")}
+    assert usual == {"secret", "relay", "server", "host-agent", "client-agent"}
+
+
+def test_only_the_host_agent_reaches_the_server() -> None:
+    """So that traffic that arrives there has come through the tunnel."""
+    assert SERVICES["server"]["networks"] == ["server"]
+    assert {name for name, service in SERVICES.items() if "server" in service.get("networks", ())} == {
+        "server",
+        "host-agent",
+    }
+
+
+def test_mounted_files_are_there() -> None:
+    """Paths of this repository, read-only."""
+    for service in SERVICES.values():
+        for volume in service.get("volumes", ()):
+            if volume.startswith("./"):
+                path, _, mode = volume.split(":")
+                assert (ROOT / path).exists(), path
+                assert mode == "ro"
