@@ -8,7 +8,8 @@ SOURCES := tunnel-core/src relay/src host-agent/src client-agent/src
 MANIFESTS := $(wildcard */pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-kill bench test test-faults fuzz sbom audit lint format requirements clean
+.PHONY: help setup demo demo-kill bench test test-faults test-containers test-k8s fuzz sbom audit \
+	lint lint-code lint-deploy format requirements clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,10 +76,33 @@ audit: requirements-security.txt $(VENV)/tools ## ask PyPI for known vulnerabili
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-security.txt
 	for service in $(SERVICES); do $(BIN)/pip-audit --require-hashes --disable-pip -r $$service/requirements.txt || exit 1; done
 
-lint: $(VENV)/tools ## check style and types
+test-containers: $(VENV)/tools ## build the images, run compose and the docker run lines, and break them (needs a Docker engine)
+	$(BIN)/python -m pytest tests/e2e -m containers -s
+
+test-k8s: $(VENV)/tools ## apply k8s/overlays/dev, and replace the relay during a transfer (needs a cluster: KUBECTL)
+	$(BIN)/python -m pytest tests/e2e -m cluster -s
+
+lint: lint-code lint-deploy ## check style and types, and the files of deployment
+
+lint-code: $(VENV)/tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(SOURCES) tests demo bench
+
+# $(call with,PROGRAM,COMMAND): run the command. Without the program say so loudly, and fail in CI.
+with = @if $(1) >/dev/null 2>&1; then echo "$(2)"; $(2) >/dev/null; else \
+	echo "*** NOT CHECKED, as '$(1)' does not work here: $(2) ***" >&2; [ "$$CI" != true ]; fi
+
+lint-deploy: $(VENV)/tools
+	$(BIN)/hadolint $(SERVICES:%=%/Dockerfile)
+	$(BIN)/yamllint --strict docker-compose.yml demo k8s observability
+	$(BIN)/python -c 'import sys, tomllib; [tomllib.load(open(path, "rb")) for path in sys.argv[1:]]' fly.toml pyproject.toml $(MANIFESTS)
+	$(call with,docker compose version,docker compose --profile '*' config --quiet)
+	$(call with,kubectl version --client,kubectl kustomize k8s/overlays/dev)
+	$(call with,kubectl version --client,kubectl kustomize k8s/overlays/production)
+	$(call with,kubectl version --client,kubectl kustomize k8s/examples/minecraft)
+	$(call with,promtool --version,promtool check config observability/prometheus.yml)
+	$(call with,promtool --version,promtool test rules observability/alerts_test.yml)
 
 format: $(VENV)/tools ## put the sources in form
 	$(BIN)/ruff check --fix .
