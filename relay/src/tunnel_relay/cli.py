@@ -122,14 +122,14 @@ def _show(given: str) -> str:
 
 
 def _token(loaded: RelaySettings, flags: argparse.Namespace) -> str:
+    if not flags.role:
+        raise UsageError("--role: write host or client")
     if not loaded.secret:
         raise UsageError("no secret: set RELAY_SECRET or write --secret-file FILE ('relay secret' makes one)")
     names = flags.tunnel or [DEFAULT_TUNNEL]
     for name in names:
         if not is_tunnel(name):
             raise UsageError(f"--tunnel: '{name}' is not a tunnel's name: write up to 63 of a-z, 0-9 and -")
-    if not flags.role:
-        raise UsageError("--role: write host or client")
     role = _checked("--role", settings.choice("host", "client"), flags.role)
     known = tokens.parse_secrets(loaded.secret.read())
     token = tokens.issue(
