@@ -8,6 +8,7 @@ event loop; what goes out is one write a frame.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, cast
@@ -27,6 +28,7 @@ from ..protocol.frames import (
     mask_keys,
 )
 from .buffers import READ_BUFFER
+from .sockets import forgets_to_pause
 
 if TYPE_CHECKING:
     from .liveness import LegMonitor
@@ -78,6 +80,7 @@ class Leg(asyncio.BufferedProtocol):
         self._ping: tuple[bytes, float] | None = None
         self._pong: bytes | None = None  # what is to be answered of this read
         self._buffer = READ_BUFFER
+        self._join = JOIN
         self._ended = False
         self.silent = False  # it was given up because nothing came
 
@@ -117,7 +120,7 @@ class Leg(asyncio.BufferedProtocol):
         header, payload = data_frame(data, next(_keys) if self._client else b"")
         size = len(payload)
         self.bytes_out += size + len(header)
-        if size <= JOIN:
+        if size <= self._join:
             self._transport.write(header + payload)
         elif not self._transport.is_closing():  # asyncio's writelines, before 3.14, does not ask that itself
             self._transport.writelines((header, payload))
@@ -195,6 +198,8 @@ class Leg(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast("asyncio.Transport", transport)
         transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+        if forgets_to_pause(transport):
+            self._join = sys.maxsize
         self._monitor.watch(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:

@@ -113,7 +113,7 @@ class TcpConnection(asyncio.BufferedProtocol):
         if self._limits[0]:
             transport.set_write_buffer_limits(*self._limits)
         if self._early:
-            transport.writelines(self._early)
+            transport.write(b"".join(self._early))  # asyncio's writelines may forget to tell when it has left
             self._early = []
             self.carrier.local_drained()  # the transport tells only of what it could not take at once
         if self._early_eof:
