@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import os
 import warnings
@@ -38,6 +39,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("loop_factory", loops.values(), ids=loops.keys())
 
 
+def pytest_collection_finish() -> None:
+    """What was imported is here to stay: `gc.collect` need not look at it after each test."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run a coroutine test. What it leaves behind, a task or a bug that only the loop heard of, fails it."""
@@ -57,5 +64,6 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     factory = arguments.get("loop_factory")
     with warnings.catch_warnings(), asyncio.Runner(loop_factory=factory) as runner:
         runner.run(test())
+    gc.collect()  # a socket left open is told of by this test, and not by a later one
     assert not bugs, bugs
     return True

@@ -22,7 +22,8 @@ RACE_DELAY: Final = 0.25  # seconds before the other address family is tried too
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 # A peer that is gone without a word is noticed after 60 s idle and 4 probes 15 s apart.
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
-_FORGETFUL: Final = (3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)  # CVE-2024-12254
+# CVE-2024-12254
+_FORGETFUL: Final = (3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
 
 _LISTEN_HINTS: Final = {
     errno.EADDRINUSE: ": choose another port, or stop what uses this one",
