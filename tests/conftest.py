@@ -58,6 +58,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         loop.set_exception_handler(lambda _, context: bugs.append(repr(context)))
         async with asyncio.timeout(PATIENCE):
             await pyfuncitem.obj(**arguments)
+        for _ in range(5):  # asyncio's own accepting of a connection takes a few turns
+            await asyncio.sleep(0)
         left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task() and not task.done()]
         assert not left, f"tasks left running: {left}"
 
