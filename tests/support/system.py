@@ -46,9 +46,9 @@ def token(
     )
 
 
-def bearer(role: Role, *tunnels: str, subject: str = "tester") -> dict[str, str]:
+def bearer(role: Role, *tunnels: str, subject: str = "tester", lasts: float = 3600.0) -> dict[str, str]:
     """The header that carries a token."""
-    return {"Authorization": f"Bearer {token(role, *tunnels, subject=subject)}"}
+    return {"Authorization": f"Bearer {token(role, *tunnels, subject=subject, lasts=lasts)}"}
 
 
 class System:
