@@ -47,7 +47,8 @@ def on_free_ports(text: str, *ports: int) -> str:
 def test_by_hand(tmp_path: Path) -> None:
     """A web server, the four commands and curl, as printed: what curl shows is what the server has."""
     tool("curl")
-    (tmp_path / "served-by-hand.txt").touch()
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/served-by-hand.txt").touch()
     text = on_free_ports(printed(README, "by hand"), 8080, 8000, 8001)
     path = f"{BIN}:{os.environ['PATH']}"
     with session(text, tmp_path, PATH=path, RELAY_ADMIN_PORT=str(free_port())) as shell:
