@@ -65,7 +65,7 @@ fuzz: $(VENV)/tools requirements-fuzz.txt ## look for inputs that break the fram
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-fuzz.txt
 	mkdir -p build/fuzz/frames build/fuzz/messages
 	$(BIN)/python -m fuzz.frames build/fuzz/frames fuzz/corpus/frames -max_total_time=$(FUZZ) -max_len=4096 -artifact_prefix=build/fuzz/
-	$(BIN)/python -m fuzz.messages build/fuzz/messages fuzz/corpus/messages -max_total_time=$(FUZZ) -artifact_prefix=build/fuzz/
+	$(BIN)/python -m fuzz.messages build/fuzz/messages fuzz/corpus/messages -keep_seed=1 -max_total_time=$(FUZZ) -artifact_prefix=build/fuzz/
 
 sbom: requirements-security.txt $(VENV)/tools ## write a CycloneDX bill of materials for each service to build/sbom/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-security.txt
