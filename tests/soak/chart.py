@@ -13,7 +13,7 @@ from .watch import Sample
 
 WIDTH, HEIGHT = 860, 170  # of a panel
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 30, 22
-POINTS: Final = 400  # of one line at most: more are not seen, and make a large file
+POINTS: Final = 300  # of one line at most: more are not seen, and make a large file
 COLOURS: Final = ("#2563eb", "#059669", "#d97706", "#7c3aed", "#dc2626", "#64748b")
 _LINES: Final = """
 .line{fill:none;stroke-width:1.3}.axis{stroke:#94a3b8;stroke-width:.5}
@@ -28,7 +28,7 @@ class Panel:
 
 def draw(samples: Sequence[Sample], panels: Sequence[Panel], deaths: Sequence[float]) -> str:
     """The whole SVG. `deaths` are the relay's, in seconds since the soak began."""
-    names = list(dict.fromkeys(sample.process for sample in samples))
+    names = sorted({sample.process for sample in samples}, key=lambda name: (name != "relay", name))
     seconds = max((sample.at for sample in samples), default=0) or 1.0
     height = len(panels) * HEIGHT + 30
     parts = [
@@ -65,11 +65,10 @@ def _panel(
             f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>',
             f'<text class="value" x="{LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:g}</text>',
         ]
-    for part in range(5):
-        at = seconds * part / 4
-        anchor = "start" if part == 0 else "end" if part == 4 else "middle"
-        label = f"{at / 60:.3g} min"
-        parts.append(f'<text class="value" x="{x(at):.1f}" y="{floor + 15}" text-anchor="{anchor}">{label}</text>')
+    step = round_up(seconds / 60 / 8)  # minutes
+    for mark in range(int(seconds / 60 / step) + 1):
+        at = f'x="{x(mark * step * 60):.1f}" y="{floor + 15}"'
+        parts.append(f'<text class="value" {at} text-anchor="middle">{mark * step:g} min</text>')
     parts += [f'<line class="death" x1="{x(at):.1f}" x2="{x(at):.1f}" y1="{ceiling}" y2="{floor}"/>' for at in deaths]
     for index, name in enumerate(names):
         line = [(sample, value) for sample, value in values if sample.process == name]
@@ -89,4 +88,4 @@ def round_up(value: float) -> float:
     scale = 1.0
     while scale * 10 < value:
         scale *= 10
-    return next((scale * step for step in (1, 2, 4, 6, 8, 10) if scale * step >= value), 1.0)
+    return next((scale * step for step in (1, 2, 4, 5, 6, 8, 10) if scale * step >= value), 1.0)

@@ -396,7 +396,11 @@ def describe(trend: Trend) -> str:
     limit: Limit = trend.limit
     values = ", ".join(
         f"{name} {value / limit.scale:.1f}"
-        for name, value in (("first third", trend.first), ("last third", trend.last), ("most", trend.most))
+        for name, value in (
+            ("low in the first third", trend.first),
+            ("in the last", trend.last),
+            ("at most", trend.most),
+        )
     )
     return (
         f"{trend.process} ({trend.life + 1}.), {limit.name}{limit.unit and ', ' + limit.unit}: {values}, "

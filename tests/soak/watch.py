@@ -112,14 +112,14 @@ class Limit:
     of: Callable[[Sample], int | None]
 
 
-# The load is chance: it wavers, and so does what is held for it. So medians of a third of a life
-# are compared, and each may grow by what the load alone makes it grow: half as much again is far
-# beyond what was seen of that, and far below what a leak makes of an hour with thousands of
-# streams. Memory has a bound of its own: what a process once needed malloc does not give back.
+# The load is chance: it wavers, and so does what is held for it. After a long silence the agents
+# hold megabytes for resumes, and malloc gives memory back late. Both raise the high points and
+# leave the low ones; a leak raises the low ones, too. So low points are compared, those of the
+# first and the last third of a life. What they may rise by: a fragmented heap, a few warm legs.
 LIMITS: Final = (
     Limit("memory", "MB", 1e6, 10e6, 0.1, lambda sample: sample.memory),
-    Limit("descriptors", "", 1, 20, 0.5, lambda sample: sample.descriptors),
-    Limit("tasks", "", 1, 10, 0.5, lambda sample: sample.tasks),
+    Limit("descriptors", "", 1, 12, 0.2, lambda sample: sample.descriptors),
+    Limit("tasks", "", 1, 3, 0.2, lambda sample: sample.tasks),
 )
 
 
@@ -131,7 +131,7 @@ class Trend:
     life: int
     seconds: float  # of the life, that were judged
     limit: Limit
-    first: float  # median of the first third
+    first: float  # low point of the first third
     last: float  # and of the last
     most: float
 
@@ -156,4 +156,9 @@ def trends(samples: list[Sample]) -> Iterator[Trend]:
             last = [value for age, value in points if age > WARM + span * 2 / 3]
             if first and last:
                 most = max(value for _, value in points)
-                yield Trend(process, life, span, limit, statistics.median(first), statistics.median(last), most)
+                yield Trend(process, life, span, limit, low(first), low(last), most)
+
+
+def low(values: list[int]) -> float:
+    """What a tenth of the values are below."""
+    return statistics.quantiles(values, n=10)[0] if len(values) > 1 else values[0]
