@@ -8,7 +8,7 @@ SOURCES := tunnel-core/src relay/src host-agent/src client-agent/src
 MANIFESTS := $(wildcard */pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-kill bench test test-faults test-containers test-k8s fuzz sbom audit \
+.PHONY: help setup demo demo-kill bench test test-faults soak test-containers test-k8s fuzz sbom audit \
 	lint lint-code lint-deploy format requirements clean
 
 help: ## list the targets
@@ -57,6 +57,12 @@ test: $(VENV)/tools ## run the tests
 test-faults: $(VENV)/tools ## kill, cut and freeze real processes while they carry (10 minutes)
 	$(BIN)/python -m pytest tests/faults -m faults -s
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/unit/protocol tests/hostile/test_garbage.py --timeout 1200
+
+# Seconds of faults; it takes up to five minutes more until all has come to rest.
+SOAK ?= 600
+
+soak: $(VENV)/tools ## 50 streams under random faults; what leaks, what is lost (SOAK=3600: seconds)
+	PYTHONPATH=.:tests $(BIN)/python -m soak --seconds $(SOAK)
 
 # Seconds of each of the two fuzzers.
 FUZZ ?= 60

@@ -159,21 +159,26 @@ class Tunnel:
         self.relay_port, self.target_port, self.port = free_port(), target or free_port(), port or free_port()
         self.relay = self.add_relay("relay", self.relay_port, *relay)
         self.server = self._process("server", sys.executable, "-m", "demo.server", f"127.0.0.1:{self.target_port}")
-        self.host = self._service(
-            "host-agent",
-            *("--relay", f"ws://127.0.0.1:{host_via or self.relay_port}"),
-            *("--tunnel", f"demo=127.0.0.1:{self.target_port}", *agents),
-        )
-        self.client = self._service(
-            "client-agent",
-            *("--relay", f"ws://127.0.0.1:{client_via or self.relay_port}"),
-            *("--forward", f"{self.port}=demo", *agents),
-        )
+        self._agents, self._host_via, self._client_via = agents, host_via, client_via
+        self.host = self.add_host("host-agent", self.target_port)
+        self.client = self.add_client("client-agent", self.port)
         self.all = [*([] if target else [self.server]), self.relay, self.host, self.client]
 
     def add_relay(self, name: str, port: int, *flags: str) -> Process:
         """One more relay with the same secret, not started."""
         return self._service(name, "--host", "127.0.0.1", "--port", str(port), *flags, command="relay")
+
+    def add_host(self, name: str, target_port: int) -> Process:
+        """A host-agent that offers the tunnel with this target, not started."""
+        relay = f"ws://127.0.0.1:{self._host_via or self.relay_port}"
+        offer = f"demo=127.0.0.1:{target_port}"
+        return self._service(name, "--relay", relay, "--tunnel", offer, *self._agents, command="host-agent")
+
+    def add_client(self, name: str, port: int) -> Process:
+        """A client-agent that leads this port to the tunnel, not started."""
+        relay = f"ws://127.0.0.1:{self._client_via or self.relay_port}"
+        forward = f"{port}=demo"
+        return self._service(name, "--relay", relay, "--forward", forward, *self._agents, command="client-agent")
 
     def _service(self, name: str, *flags: str, command: str = "") -> Process:
         port = free_port()

@@ -12,7 +12,7 @@ WIDTH, COLUMNS = 860, 2
 PANEL_TOP, BAR, GAP = 44, 18, 6
 NAME, VALUE = 112, 56  # room for a bar's name, and its value
 
-_STYLE = """\
+STYLE = """\
 text{font:12px system-ui,sans-serif;fill:#334155}.title{font-weight:600;font-size:13px}.value{fill:#64748b}
 .bar{fill:#94a3b8}.ours{fill:#2563eb}
 @media (prefers-color-scheme:dark){text{fill:#cbd5e1}.value{fill:#94a3b8}.bar{fill:#64748b}.ours{fill:#60a5fa}}"""
@@ -41,7 +41,7 @@ def draw(panels: Sequence[Panel]) -> str:
     rows = -(-len(panels) // COLUMNS)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {rows * height}" role="img">',
-        f"<style>{_STYLE}</style>",
+        f"<style>{STYLE}</style>",
     ]
     for index, panel in enumerate(panels):
         left, top = index % COLUMNS * width, index // COLUMNS * height

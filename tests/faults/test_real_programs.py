@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.faults import metric, wait_until
+from support.faults import Leaks, at_rest, metric, wait_until
 
 from demo.processes import Tunnel, free_port
 from faults.conftest import need
@@ -96,6 +96,7 @@ def test_an_ssh_session_keeps_its_shell(environ: dict[str, str], tmp_path: Path)
     ):
         quiet = ("-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={tmp_path}/known", "-o", "LogLevel=ERROR")
         there = f"{getpass.getuser()}@127.0.0.1"
+        leaks = Leaks(tunnel)
         ssh = Terminal(
             *("ssh", "-tt", "-F", "none", "-i", f"{tmp_path}/user", "-p", str(tunnel.port), *quiet, there),
             *("sh", "-i"),
@@ -108,6 +109,8 @@ def test_an_ssh_session_keeps_its_shell(environ: dict[str, str], tmp_path: Path)
             ssh.shows(f"{number}-still-kept-in-/usr")
         ssh.types("exit 7\n")
         assert ssh.close() == 7
+        at_rest(tunnel)
+        leaks.check()
 
 
 def test_redis_benchmark_finishes_without_an_error(environ: dict[str, str], tmp_path: Path) -> None:
@@ -134,6 +137,7 @@ def test_redis_benchmark_finishes_without_an_error(environ: dict[str, str], tmp_
             "-d",
             "100",
         ]
+        leaks = Leaks(tunnel)
         benchmark = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for _ in range(3):
             before = metric(tunnel.client, "tunnel_agent_bytes_total")
@@ -145,3 +149,5 @@ def test_redis_benchmark_finishes_without_an_error(environ: dict[str, str], tmp_
         assert benchmark.returncode == 0, output
         assert "rror" not in output
         assert output.count("requests per second") == 2
+        at_rest(tunnel)
+        leaks.check()

@@ -99,15 +99,39 @@ def at_rest(tunnel: Tunnel, patience: float = 30.0) -> None:
 
 
 class Leaks:
-    """Compares the descriptors of the agents before and after: some warm legs more or less are no leak."""
+    """Compares what each process holds before and after: descriptors, tasks, and the relay's legs.
 
-    SLACK = 12  # warm legs, a pair that is free, a dial under way
+    Some warm legs more or less are no leak. Streams and replay bytes are for `at_rest`.
+    """
+
+    SLACK = 12  # of an agent: warm legs, a pair that is free, a dial under way
+    TASKS = 4  # a dial under way, the scrape itself
 
     def __init__(self, tunnel: Tunnel) -> None:
-        self._agents = (tunnel.host, tunnel.client)
-        self._before = [descriptors(agent) for agent in self._agents]
+        self._tunnel = tunnel
+        self._bound = {name: count + slack for name, (count, slack) in self._look().items()}
+
+    def _look(self) -> dict[str, tuple[float, int]]:
+        """What there is now, and how much more is no leak."""
+        relay, *agents = self._tunnel.relay, self._tunnel.host, self._tunnel.client
+        found: dict[str, tuple[float, int]] = {
+            "the relay's legs": (metric(relay, "relay_legs"), len(agents) * self.SLACK),
+            "the relay's descriptors": (descriptors(relay), len(agents) * self.SLACK),
+        }
+        found |= {f"the {agent.name}'s descriptors": (descriptors(agent), self.SLACK) for agent in agents}
+        for process in (relay, *agents):
+            # The role, since in a roll one relay takes another's place.
+            name = "relay" if process is relay else process.name
+            found[f"the {name}'s tasks"] = metric(process, "tunnel_asyncio_tasks"), self.TASKS
+        return found
 
     def check(self, patience: float = 60.0) -> None:
         """Fail if they do not come back to where they were."""
-        for agent, before in zip(self._agents, self._before, strict=True):
-            wait_until(lambda a=agent, b=before: descriptors(a) <= b + self.SLACK, patience)  # type: ignore[misc]
+        deadline = time.monotonic() + patience
+        while True:
+            now = {name: count for name, (count, _) in self._look().items()}
+            over = {name: (count, self._bound[name]) for name, count in now.items() if count > self._bound[name]}
+            if not over:
+                return
+            assert time.monotonic() < deadline, f"more than may be, as (is, bound): {over}"
+            time.sleep(0.1)

@@ -6,9 +6,11 @@ import asyncio
 import socket
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from client_agent import tunnel as client_tunnel
 from host_agent.settings import HostSettings
 from support.apps import close, connect, echo, exchange, serve, until
 from support.commands import run
@@ -16,7 +18,8 @@ from support.metrics import Metrics
 from support.peer import Peer, get
 from support.system import SECRET, System, bearer, token
 from support.wire import Wire
-from tunnel_core.agent import pool
+from tunnel_core.agent import credentials, pool
+from tunnel_core.agent.credentials import LIFETIME, good_for
 from tunnel_core.net.sockets import Address
 from tunnel_core.protocol import tokens
 from tunnel_core.protocol.endpoints import INSTANCE_HEADER, SUBPROTOCOL, new_id
@@ -286,6 +289,29 @@ async def test_an_agent_makes_short_lived_tokens_of_its_own(loop_factory: Any) -
             ("host", ("db",)),
         }
         assert all(grant is not None and grant.expires < time.time() + 600 for grant in grants)
+
+
+async def test_a_leg_that_waited_long_still_opens_a_stream(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent with the secret: the token that its waiting leg came with is over, a fresh one is easily had."""
+    later = LIFETIME + 31
+    async with serve(echo) as target, System() as system:
+        port = await system.pair(target)
+        await exchange(port, 1000)  # so that there is a free pair, too
+        move_clock(system, later)
+        monkeypatch.setattr(credentials, "time", SimpleNamespace(time=lambda: time.time() + later))
+        monkeypatch.setattr(client_tunnel, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + later))
+        for _ in range(5):
+            await exchange(port, 1000)
+
+
+def test_a_token_is_good_by_the_relays_clock() -> None:
+    """Seconds left; for ever where nothing is known, or where the relay's clock cannot be what it says."""
+    noon = "Sat, 01 Jan 2000 12:00:00 GMT"
+    made = tokens.issue(SECRET.encode(), role="client", tunnels=["mc"], subject="x", expires=946728000 + 300)
+    assert good_for(made, noon) == 300
+    assert good_for(made, "Sat, 01 Jan 2000 13:00:00 GMT") == float("inf")
+    for shown, date in ((None, noon), ("no token", noon), (made, ""), (made, "yesterday")):
+        assert good_for(shown, date) == float("inf")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from tunnel_core.agent.credentials import good_for
 from tunnel_core.agent.leg import AgentLeg
 from tunnel_core.agent.pool import LegPool
 from tunnel_core.net.tcp import TcpConnection
@@ -28,6 +29,9 @@ class ClientLeg(AgentLeg[ToClient]):
         self.session: Session | None = None
         self.instance = ""  # the host-agent at the other end, once paired
         self.free_since = 0.0
+        # Monotonic: when its token is over. The relay lets no stream begin on it any more, half a minute later.
+        dialer = tunnel.agent.dialer
+        self.good_until = time.monotonic() + good_for(dialer.token, dialer.relay_date)
 
     def on_gone(self) -> None:
         if self.session is not None:
@@ -66,6 +70,7 @@ class ClientTunnel:
         if session in self._waiting:
             return
         leg = None
+        self._let_go_of_expired()
         if kind is Kind.ANY and self._free:
             leg = self._free.pop()
             self.pool.top_up()
@@ -100,8 +105,18 @@ class ClientTunnel:
         now = time.monotonic()
         while self._free and now - self._free[0].free_since > IDLE_PAIR:
             self._free.pop(0).close(CloseCode.NORMAL)
+        self._let_go_of_expired()
         self.pool.top_up()
         self.pool.trim()
+
+    def _let_go_of_expired(self) -> None:
+        """Close the ready legs and free pairs whose token is over: fresh ones come with a fresh token."""
+        now = time.monotonic()
+        for leg in tuple(self._free):
+            if leg.good_until < now:
+                self._unfree(leg)
+                leg.close(CloseCode.NORMAL)
+        self.pool.let_go(lambda leg: leg.good_until < now)
 
     def _wanted(self) -> int:
         return len(self._waiting) + max(0, self.agent.settings.warm - len(self._free))

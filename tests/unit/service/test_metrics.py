@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 from prometheus_client import CollectorRegistry
 from tunnel_core.agent.metrics import RESUMES, AgentMetrics
 from tunnel_core.protocol.replay import ReplayBudget
-from tunnel_core.service.metrics import TunnelLabels
+from tunnel_core.service.metrics import ProcessMetrics, TunnelLabels
 from tunnel_relay.metrics import WATCHED, RelayMetrics
 
 
@@ -34,3 +37,16 @@ def test_the_relay_counts_refusals_from_zero() -> None:
         assert registry.get_sample_value("relay_refusals_total", {"reason": reason}) == 0
     metrics.refused("bad-token")
     assert registry.get_sample_value("relay_refusals_total", {"reason": "bad-token"}) == 1
+
+
+async def test_tasks_are_counted(loop_factory: Any) -> None:
+    """Those that run now, on either loop."""
+    registry = CollectorRegistry()
+    ProcessMetrics(registry, "relay", "a loop")
+    before = registry.get_sample_value("tunnel_asyncio_tasks")
+    assert before == len(asyncio.all_tasks())
+    task = asyncio.create_task(asyncio.sleep(60))
+    assert registry.get_sample_value("tunnel_asyncio_tasks") == before + 1
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert registry.get_sample_value("tunnel_asyncio_tasks") == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email.utils
 import platform
 import time
 from typing import Final
@@ -13,6 +14,20 @@ from ..service.settings import Secret
 
 LIFETIME: Final = 300.0  # seconds of a token the agent makes for itself: a dial needs one for a moment
 RENEW: Final = 60.0  # seconds before its end at which the next one is made
+
+
+def good_for(token: str | None, relay_date: str) -> float:
+    """Seconds from `relay_date`, the `Date` of a relay that has just taken `token`, until it is over.
+
+    By the relay's clock, since that decides, and this machine's may be wrong. Infinite where
+    nothing is known: without a token, without a date, and if that contradicts the relay's judgement.
+    """
+    try:
+        expires = tokens.read(token or "").expires
+        left = expires - email.utils.parsedate_to_datetime(relay_date).timestamp()
+    except (AccessDenied, ValueError):
+        return float("inf")
+    return left if left > 0 else float("inf")
 
 
 class Credentials:

@@ -106,6 +106,13 @@ class LegPool(Generic[L]):
             self.remove(leg)
             leg.abort()
 
+    def let_go(self, which: Callable[[L], bool]) -> None:
+        """Close the ready legs that are `which`."""
+        for leg in tuple(self._born):
+            if which(leg):
+                self.remove(leg)
+                leg.close(CloseCode.NORMAL)
+
     async def _dial(self) -> None:
         try:
             leg = await self._dialer.dial(self._tunnel, self._new_leg)

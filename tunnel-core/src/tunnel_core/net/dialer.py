@@ -49,6 +49,7 @@ class _Handshake(ClientConnection):
     head = b""
     rest = b""
     upgraded = False
+    token: str | None = None  # that it presents
 
     def data_received(self, data: bytes) -> None:
         if self.upgraded:
@@ -127,6 +128,7 @@ class Dialer:
         self._outage = Outage()
         self._welcome = False  # the last dial that had an answer was let in
         self.relay_date = ""  # the relay's clock, as its last answer told it (RFC 9110 section 6.6.1)
+        self.token: str | None = None  # that the last leg came in with
 
     @property
     def reachable(self) -> bool:
@@ -201,6 +203,7 @@ class Dialer:
         sockets.tune(transport.get_extra_info("socket"))  # also one that leads to a proxy
         if connection.response is not None:
             self.relay_date = connection.response.headers.get("Date", "")
+        self.token = connection.token
         leg = make_leg()
         transport.set_protocol(leg)
         leg.connection_made(transport)
@@ -232,7 +235,9 @@ class Dialer:
             ping_interval=None,
             **options,
         )
-        return cast("_Handshake", connection)
+        handshake = cast("_Handshake", connection)
+        handshake.token = token
+        return handshake
 
     def _refused(self, exc: InvalidStatus, path: str) -> RelayUnavailable | AccessDenied:
         response = exc.response

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import platform
 from typing import Final
 
@@ -31,7 +32,7 @@ class TunnelLabels:
 
 
 class ProcessMetrics:
-    """Of any service: what it is, and how its event loop does."""
+    """Of any service: what it is, and how its event loop does. Made inside the loop."""
 
     def __init__(self, registry: CollectorRegistry, service: str, loop: str) -> None:
         ProcessCollector(registry=registry)
@@ -44,6 +45,10 @@ class ProcessMetrics:
             registry=registry,
         )
         info.labels(service, __version__, platform.python_version(), loop).set(1)
+        running = asyncio.get_running_loop()
+        Gauge("tunnel_asyncio_tasks", "Tasks of the event loop now.", registry=registry).set_function(
+            lambda: len(asyncio.all_tasks(running))
+        )
         self.loop_lag = Histogram(
             "tunnel_event_loop_lag_seconds",
             "How late the event loop ran a timer, measured once a second.",

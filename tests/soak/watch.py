@@ -1,0 +1,164 @@
+"""What the processes hold, sampled; and when that counts as flat."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from support.faults import descriptors
+from support.metrics import Metrics
+
+from bench import procfs
+from demo.processes import Process
+
+WARM: Final = 60.0  # seconds of a process' life that are not judged: caches fill, pools grow to what is needed
+SPAN: Final = 120.0  # seconds beyond them that are needed to judge
+MIB: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look at one process. What only its metrics tell is None while it does not answer."""
+
+    at: float  # seconds since the soak began
+    process: str
+    life: int  # which process of this name: each restart is another
+    age: float  # seconds since it was first seen
+    memory: int  # bytes, resident
+    descriptors: int
+    tasks: int | None = None
+    streams: int | None = None
+    legs: int | None = None
+    replay: int | None = None  # bytes
+
+    def flat(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Watch:
+    """Samples processes."""
+
+    def __init__(self, processes: list[Process], frozen: Collection[Process]) -> None:
+        self._processes = processes
+        self._frozen = frozen
+        self._began = time.monotonic()
+        self._lives: dict[str, tuple[int, int, float]] = {}  # name → PID, how many before it, since when
+        self.samples: list[Sample] = []
+
+    async def run(self, interval: float) -> None:
+        """Look again and again, until cancelled."""
+        while True:
+            await asyncio.gather(*map(self._keep, self._processes))
+            await asyncio.sleep(interval)
+
+    async def _keep(self, process: Process) -> None:
+        sample = await self.look(process)
+        if sample is not None:
+            self.samples.append(sample)
+
+    async def look(self, process: Process) -> Sample | None:
+        """One look; None if the process is dead."""
+        pid, now = process.pid, time.monotonic()
+        try:
+            memory = resident(pid)
+            count = descriptors(process)
+        except OSError:
+            return None  # it ended
+        known, life, since = self._lives.get(process.name, (pid, 0, now))
+        if known != pid:
+            life, since = life + 1, now
+        self._lives[process.name] = pid, life, since
+        told: dict[str, int] = {}
+        if process not in self._frozen:
+            try:
+                _, text = await asyncio.to_thread(process.get, "/metrics")
+            except OSError:
+                text = ""  # it is just starting, or was killed or frozen at this moment
+            if text:
+                told = read(Metrics(text))
+        return Sample(now - self._began, process.name, life, now - since, memory, count, **told)
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process has. Raises OSError if there is none."""
+    return procfs.parse_kib(Path(f"/proc/{pid}/status").read_text(), "VmRSS")
+
+
+def read(metrics: Metrics) -> dict[str, int]:
+    """What a relay or an agent tells of itself."""
+    names = {
+        "tasks": ("tunnel_asyncio_tasks",),
+        "streams": ("tunnel_agent_streams",),
+        "legs": ("relay_legs", "tunnel_agent_ready_legs"),
+        "replay": ("tunnel_agent_replay_memory_bytes",),
+    }
+    return {key: int(sum(map(metrics.value, them))) for key, them in names.items()}
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How much more a quantity may be at the end of a life than at its begin."""
+
+    name: str
+    unit: str
+    scale: float  # of the unit
+    least: float  # that may be added, whatever it was
+    share: float  # of what it was that may be added
+    of: Callable[[Sample], int | None]
+
+
+# The load is chance: it wavers, and so does what is held for it. After a long silence the agents
+# hold megabytes for resumes, and malloc gives memory back late. Both raise the high points and
+# leave the low ones; a leak raises the low ones, too. So low points are compared, those of the
+# first and the last third of a life. What they may rise by: a fragmented heap, a few warm legs.
+LIMITS: Final = (
+    Limit("memory", "MB", 1e6, 10e6, 0.1, lambda sample: sample.memory),
+    Limit("descriptors", "", 1, 12, 0.2, lambda sample: sample.descriptors),
+    Limit("tasks", "", 1, 3, 0.2, lambda sample: sample.tasks),
+)
+
+
+@dataclass(frozen=True)
+class Trend:
+    """One quantity in one life of a process."""
+
+    process: str
+    life: int
+    seconds: float  # of the life, that were judged
+    limit: Limit
+    first: float  # low point of the first third
+    last: float  # and of the last
+    most: float
+
+    @property
+    def is_flat(self) -> bool:
+        return self.last <= self.first + max(self.limit.least, self.first * self.limit.share)
+
+
+def trends(samples: list[Sample]) -> Iterator[Trend]:
+    """Those of each life that was long enough."""
+    lives: dict[tuple[str, int], list[Sample]] = {}
+    for sample in samples:
+        if sample.age >= WARM:
+            lives.setdefault((sample.process, sample.life), []).append(sample)
+    for (process, life), them in lives.items():
+        span = them[-1].age - them[0].age
+        if span < SPAN:
+            continue
+        for limit in LIMITS:
+            points = [(sample.age, value) for sample in them if (value := limit.of(sample)) is not None]
+            first = [value for age, value in points if age < WARM + span / 3]
+            last = [value for age, value in points if age > WARM + span * 2 / 3]
+            if first and last:
+                most = max(value for _, value in points)
+                yield Trend(process, life, span, limit, low(first), low(last), most)
+
+
+def low(values: list[int]) -> float:
+    """What a tenth of the values are below."""
+    return statistics.quantiles(values, n=10)[0] if len(values) > 1 else values[0]
