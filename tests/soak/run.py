@@ -397,8 +397,8 @@ def describe(trend: Trend) -> str:
     values = ", ".join(
         f"{name} {value / limit.scale:.1f}"
         for name, value in (
-            ("low in the first third", trend.first),
-            ("in the last", trend.last),
+            ("first third", trend.first),
+            ("last third", trend.last),
             ("at most", trend.most),
         )
     )

@@ -109,17 +109,26 @@ class Limit:
     scale: float  # of the unit
     least: float  # that may be added, whatever it was
     share: float  # of what it was that may be added
+    quantile: int  # in tenths: which value of those of a third of a life is compared
     of: Callable[[Sample], int | None]
 
 
-# The load is chance: it wavers, and so does what is held for it. After a long silence the agents
-# hold megabytes for resumes, and malloc gives memory back late. Both raise the high points and
-# leave the low ones; a leak raises the low ones, too. So low points are compared, those of the
-# first and the last third of a life. What they may rise by: a fragmented heap, a few warm legs.
+def unexplained(sample: Sample) -> int | None:
+    """Descriptors beyond those that the streams of the moment need: how many there are is chance."""
+    if sample.streams is None or sample.legs is None:
+        return None
+    # A stream's local socket and its leg; at the relay each leg is one.
+    return sample.descriptors - (2 * sample.streams or sample.legs)
+
+
+# The first and the last third of a life are compared. The load is chance, and wavers. After a long
+# silence the agents hold megabytes for resumes, and malloc gives memory back late: that raises the
+# high points of memory and leaves the low ones, while a leak raises the low ones, too. What they
+# may rise by: a fragmented heap, and some warm legs, of which there are more while streams come fast.
 LIMITS: Final = (
-    Limit("memory", "MB", 1e6, 10e6, 0.1, lambda sample: sample.memory),
-    Limit("descriptors", "", 1, 12, 0.2, lambda sample: sample.descriptors),
-    Limit("tasks", "", 1, 3, 0.2, lambda sample: sample.tasks),
+    Limit("memory", "MB", 1e6, 10e6, 0.1, 1, lambda sample: sample.memory),
+    Limit("descriptors beside streams", "", 1, 12, 0.2, 5, unexplained),
+    Limit("tasks", "", 1, 3, 0.2, 5, lambda sample: sample.tasks),
 )
 
 
@@ -131,8 +140,8 @@ class Trend:
     life: int
     seconds: float  # of the life, that were judged
     limit: Limit
-    first: float  # low point of the first third
-    last: float  # and of the last
+    first: float  # its value in the first third
+    last: float  # and in the last
     most: float
 
     @property
@@ -156,9 +165,7 @@ def trends(samples: list[Sample]) -> Iterator[Trend]:
             last = [value for age, value in points if age > WARM + span * 2 / 3]
             if first and last:
                 most = max(value for _, value in points)
-                yield Trend(process, life, span, limit, low(first), low(last), most)
-
-
-def low(values: list[int]) -> float:
-    """What a tenth of the values are below."""
-    return statistics.quantiles(values, n=10)[0] if len(values) > 1 else values[0]
+                begin, end = (
+                    statistics.quantiles([*part, part[-1]], n=10)[limit.quantile - 1] for part in (first, last)
+                )
+                yield Trend(process, life, span, limit, begin, end, most)

@@ -11,7 +11,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from tunnel_core.protocol.control import Message, Open, Paired, Resume, encode, to_client, to_host
+from tunnel_core.protocol.control import Message, Open, Paired, Refused, Resume, encode, to_client, to_host
 from tunnel_core.protocol.endpoints import new_id
 from tunnel_core.protocol.replay import ReplayBudget
 from tunnel_core.protocol.resume import ClientStream, HostStream, HostStreams, Refusal
@@ -234,8 +234,9 @@ class Simulation:
             return
         message = to_host(encode(item))
         match message:
+            case Open() if self.hosts.knows(message.stream):
+                link.send_message(Refused(message.stream, "this stream is known already"))
             case Open():
-                assert not self.hosts.knows(message.stream), "a second open of the same id"
                 self.connections += 1
                 self.host = HostStream(
                     message,

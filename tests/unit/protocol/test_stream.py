@@ -350,6 +350,28 @@ def test_a_finished_stream_answers_done_and_forgets_later() -> None:
     assert forgotten.unknown
 
 
+def test_an_open_that_its_resume_overtook_connects_to_nothing() -> None:
+    """Two legs have no order. The client was told that its `open` never arrived: the data must not come twice."""
+    simulation = Simulation()
+    simulation.client_app.written += b"once"
+    simulation.dial()
+    first = simulation.legs[0]
+    simulation.takes(simulation.client_app, simulation.client)
+    simulation.client_gets(first)  # paired
+    simulation.cut(first, deliver=True)
+    simulation.client_learns(first)
+    simulation.dial()
+    second = simulation.legs[1]
+    simulation.host_gets(second)  # resume
+    simulation.client_gets(second)  # gone, unknown
+    simulation.settle()
+    assert simulation.connections == 1
+    finish(simulation)
+    assert simulation.host_app.read == b"once"
+    assert all_finished(simulation)
+    nothing_is_kept(simulation)
+
+
 def test_a_reset_that_was_cut_off_is_delivered_by_the_next_resume() -> None:
     """From the host: `gone`. From the client: `reset`, after `resumed`."""
     for end in ("host", "client"):

@@ -100,7 +100,7 @@ async def test_each_kind_of_stream_comes_to_its_end(kind: object) -> None:
 
 def life(memory: Iterator[float], seconds: int = HOUR) -> list[Sample]:
     """Samples of one process whose memory is that, one a minute; the rest stays as it is."""
-    return [Sample(at, "relay", 0, at, int(next(memory)), 40, 10) for at in range(0, seconds + 1, 60)]
+    return [Sample(at, "relay", 0, at, int(next(memory)), 40, 10, 0, 30) for at in range(0, seconds + 1, 60)]
 
 
 def waver(slope: float) -> Iterator[float]:
@@ -119,16 +119,25 @@ def test_what_wavers_is_flat() -> None:
 def test_a_leak_is_not_flat() -> None:
     """500 KB a minute, in an hour; and of descriptors one a minute."""
     assert not next(trends(life(waver(500e3)))).is_flat
-    leaking = [Sample(at, "relay", 0, at, MIB, 40 + at // 60, 10) for at in range(0, HOUR, 6)]
-    flat = {trend.limit.name: trend.is_flat for trend in trends(leaking)}
-    assert flat == {"memory": True, "descriptors": False, "tasks": True}
+    leaking = [Sample(at, "relay", 0, at, MIB, 40 + at // 60, 10, 0, 30) for at in range(0, HOUR, 6)]
+    assert [trend.is_flat for trend in trends(leaking)] == [True, False, True]
+    stuck = [Sample(at, "relay", 0, at, MIB, 40, 10 + at // 300, 0, 30) for at in range(0, HOUR, 6)]
+    assert [trend.is_flat for trend in trends(stuck)] == [True, True, False]
+
+
+def test_more_streams_are_no_leak() -> None:
+    """Each has two sockets at its agent; one that has ended and left one of them behind is a leak."""
+    busier = [Sample(at, "agent", 0, at, MIB, 40 + at // 60 * 2, 1, at // 60, 5) for at in range(0, HOUR, 6)]
+    assert all(trend.is_flat for trend in trends(busier))
+    leaking = [Sample(at, "agent", 0, at, MIB, 40 + at // 60, 1, 20, 5) for at in range(0, HOUR, 6)]
+    assert [trend.is_flat for trend in trends(leaking)] == [True, False, True]
 
 
 def test_each_life_is_judged_by_itself() -> None:
     """A restart begins anew; one that lived too short is not judged."""
     first, last = life(waver(0)), life(waver(0))
-    brief = [Sample(HOUR + at, "relay", 1, at, 500 * MIB, 900, 90) for at in range(100)]
-    again = [Sample(2 * HOUR + s.at, "relay", 2, s.age, s.memory + 100 * MIB, 80, 10) for s in last]
+    brief = [Sample(HOUR + at, "relay", 1, at, 500 * MIB, 900, 90, 0, 30) for at in range(100)]
+    again = [Sample(2 * HOUR + s.at, "relay", 2, s.age, s.memory + 100 * MIB, 80, 10, 0, 30) for s in last]
     found = list(trends([*first, *brief, *again]))
     assert [trend.life for trend in found] == [0] * 3 + [2] * 3
     assert all(trend.is_flat for trend in found)

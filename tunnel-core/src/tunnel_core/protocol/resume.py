@@ -281,7 +281,12 @@ class HostStreams:
         ended = self._ended.get(message.stream)
         if ended is not None and hmac.compare_digest(ended[1], message.key):
             return ended[2]
-        return Gone(message.stream, "no such stream", unknown=True)
+        unknown = Gone(message.stream, "no such stream", unknown=True)
+        if stream is None and ended is None:
+            # The client will open anew, under another id. Its `open` may still be on its way here,
+            # on the leg that it gave up: that must not connect, too.
+            self._ended[message.stream] = (now + self._remember, message.key, unknown)
+        return unknown
 
     def _forget(self, now: float) -> None:
         ended = self._ended
