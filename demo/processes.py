@@ -21,6 +21,7 @@ from typing import Any, Self
 
 BIN = Path(sysconfig.get_path("scripts"))
 PATIENCE = 20.0  # seconds for a process to become ready, or to end
+_given: set[int] = set()  # by free_port
 
 
 def until_stopped() -> None:
@@ -33,12 +34,17 @@ def until_stopped() -> None:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that was free a moment ago, and that no system gives to an outgoing connection."""
-    for _ in range(100):
-        port = random.randrange(10_000, 30_000)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-    raise RuntimeError("no port of 127.0.0.1 is free")
+    """A port of 127.0.0.1 that was free a moment ago; another each time.
+
+    Below those that outgoing connections take (from 32768 on): it is not used before a process
+    has started.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        if port not in _given:
+            with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+                _given.add(port)
+                return port
 
 
 class Process:

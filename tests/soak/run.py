@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from support.apps import CHUNK, Streams, close, connect
+from support.apps import CHUNK, Streams, close, connect, reset
 from support.wire import Wire
 
 from bench import machine
@@ -252,7 +252,7 @@ class Soak:
         else:
             outcome = "broke it off" if resets else "finished"
         if outcome != "finished":
-            writer.transport.abort()
+            reset(writer)
         await close(writer)
         return outcome
 

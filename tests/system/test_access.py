@@ -304,6 +304,26 @@ async def test_a_leg_that_waited_long_still_opens_a_stream(loop_factory: Any, mo
             await exchange(port, 1000)
 
 
+@pytest.mark.parametrize("jump", [3600, -3600])
+async def test_a_clock_that_jumps_by_an_hour(loop_factory: Any, monkeypatch: pytest.MonkeyPatch, jump: int) -> None:
+    """That of the machine that all three run on: a live stream goes on and resumes, new legs open new ones."""
+    async with serve(echo) as target, System() as system, Wire(system.relay.port) as wire:
+        port = await system.pair(target, relay=f"ws://127.0.0.1:{wire.port}")
+        reader, writer = await connect(port)
+        for word in (b"before", b"after the jump", b"after a loss"):
+            if word == b"after the jump":
+                move_clock(system, jump)
+                monkeypatch.setattr(credentials, "time", SimpleNamespace(time=lambda: time.time() + jump))
+            elif word == b"after a loss":
+                wire.cut()
+            writer.write(word)
+            assert await reader.readexactly(len(word)) == word
+        assert system.events("stream resumed")
+        for seed in range(5):
+            await exchange(port, 10_000, seed)
+        await close(writer)
+
+
 def test_a_token_is_good_by_the_relays_clock() -> None:
     """Seconds left; for ever where nothing is known, or where the relay's clock cannot be what it says."""
     noon = "Sat, 01 Jan 2000 12:00:00 GMT"

@@ -11,6 +11,7 @@ from support.apps import close, connect, echo, exchange, receive, reset, send, s
 from support.system import System
 from support.wire import Wire
 from tunnel_core.net import liveness
+from tunnel_core.protocol.endpoints import new_id
 
 MIB = 1 << 20
 
@@ -261,3 +262,65 @@ async def test_replay_memory_is_bounded_for_the_agent(loop_factory: Any) -> None
             assert (count, got) == (60_000, sent)
             await close(writer)
         await until(lambda: is_empty(system))
+
+
+async def test_an_open_that_its_resume_overtook_is_refused(loop_factory: Any) -> None:
+    """The client was told that its stream is unknown, and opens anew: the target must not get its data twice."""
+    targets = 0
+
+    async def counts(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal targets
+        targets += 1
+        await reader.read()
+
+    async with serve(counts) as target, System() as system:
+        await system.host({"mc": target})
+        stream, key = new_id(), new_id()
+        async with await system.dial("client", v1=True) as other:
+            await other.say("open", stream=new_id(), key=new_id(), window=65536)
+            instance = (await other.heard())["instance"]
+            assert (await other.heard())["type"] == "accepted"
+        async with await system.dial("client", v1=True) as later:
+            await later.say("resume", stream=stream, key=key, instance=instance, attempt=1, received=0)
+            assert (await later.heard())["type"] == "paired"
+            answer = await later.heard()
+            assert (answer["type"], answer["unknown"]) == ("gone", True)
+        async with await system.dial("client", v1=True) as earlier:
+            await earlier.say("open", stream=stream, key=key, window=65536)
+            await earlier.send(b"the data")
+            assert (await earlier.heard())["type"] == "paired"
+            assert (await earlier.heard())["type"] == "refused"
+        assert targets == 1
+
+
+async def test_a_leg_that_is_lost_before_there_is_a_host(loop_factory: Any) -> None:
+    """What has sent nothing is opened anew. What has sent is reset: nobody knows whether it arrived."""
+    async with serve(echo) as target, System() as system, Wire(system.relay.port) as wire:
+        client = await system.client("mc", relay=f"ws://127.0.0.1:{wire.port}")
+        talks, is_mute = await connect(client.ports[0]), await connect(client.ports[0])
+        talks[1].write(b"hello")
+        await until(lambda: system.relay.pairing.waiting == 2 and sum(it.sent for it in client.carried()) == 5)
+        wire.cut()
+        with pytest.raises(ConnectionResetError):
+            await talks[0].read()
+        await close(talks[1])
+        (line,) = system.events("stream closed")
+        assert line["reason"].startswith("the relay was lost before it told the host")
+        await system.host({"mc": target})
+        is_mute[1].write(b"hello")
+        assert await is_mute[0].readexactly(5) == b"hello"
+        await close(is_mute[1])
+
+
+async def test_a_relay_that_stops_sends_those_who_wait_to_the_next(loop_factory: Any) -> None:
+    """With what they have sent: the relay has passed nothing on, and says so."""
+    async with serve(echo) as target, System(drain=0.0) as old, System() as system, Wire(old.relay.port) as wire:
+        client = await system.client("mc", relay=f"ws://127.0.0.1:{wire.port}")
+        reader, writer = await connect(client.ports[0])
+        writer.write(b"hello")
+        await until(lambda: old.relay.pairing.waiting == 1)
+        wire.target = system.relay.port
+        await old.relay.stop()
+        await system.host({"mc": target})
+        assert await reader.readexactly(5) == b"hello"
+        await close(writer)

@@ -10,11 +10,14 @@ from tunnel_core.agent.base import Agent
 from tunnel_core.agent.metrics import Carried
 from tunnel_core.net import sockets
 from tunnel_core.net.sockets import Address
+from tunnel_core.service.run import raise_descriptor_limit
 
 from .settings import ClientSettings
 from .tunnel import ClientTunnel
 
 TICK: Final = 5.0  # seconds between looks at what is kept ready and not used
+SPARE_DESCRIPTORS: Final = 32  # for logs, the ports, legs kept ready, dials
+DESCRIPTORS_A_STREAM: Final = 3  # the local socket, its leg, and the next one while it moves
 
 
 class ClientAgent(Agent):
@@ -23,6 +26,8 @@ class ClientAgent(Agent):
     def __init__(self, settings: ClientSettings) -> None:
         super().__init__(settings, "client", [forward.tunnel for forward in settings.forward])
         self.settings: ClientSettings = settings
+        # More connections would leave the streams of now no descriptor for a resume.
+        self.max_streams = max(1, (raise_descriptor_limit() - SPARE_DESCRIPTORS) // DESCRIPTORS_A_STREAM)
         self._tunnels = {forward.tunnel: ClientTunnel(self, forward.tunnel) for forward in settings.forward}
         self._listening = [
             (forward.tunnel, sockets.listen(forward.address or settings.listen_address, forward.port))
@@ -39,6 +44,11 @@ class ClientAgent(Agent):
     def carried(self) -> Iterable[Carried]:
         for tunnel in self._tunnels.values():
             yield from tunnel.sessions
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are more streams than descriptors for them."""
+        return sum(len(tunnel.sessions) for tunnel in self._tunnels.values()) > self.max_streams
 
     def readiness(self) -> str:
         return "" if self.dialer.reachable else "the relay cannot be reached, or does not let this agent in"

@@ -80,6 +80,9 @@ class Session:
 
     def _start(self) -> None:
         self._log = self._log.bind(client=self.tcp.peer)
+        if self._agent.is_full:
+            self._give_up(f"no descriptors for over {self._agent.max_streams} streams: raise the limit (ulimit -n)")
+            return
         self._arm(OPEN_TIMEOUT, lambda: self._give_up("no leg to the relay in time"))
         self._tunnel.want_leg(self, Kind.ANY)
 
