@@ -188,7 +188,7 @@ async def test_a_proxy_that_refuses(loop_factory: Any, through: Callable[..., No
     async with System() as system, proxy(kind, login="alex:right") as by:
         through(**variables(kind, by, "alex:wrong-password"))
         await system.client("mc", wait=False)
-        await until(lambda: by.refused >= 2)
+        await until(lambda: by.refused >= 2 and reasons(system))
         assert reasons(system)[0].startswith(f"the proxy to {system.url} failed: ")
         assert "wrong-password" not in system.raw_log
         assert not by.asked
