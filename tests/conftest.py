@@ -19,7 +19,8 @@ except ImportError:
     uvloop = None  # type: ignore[assignment,unused-ignore]
 
 pytest.register_assert_rewrite("support")
-from support.blocking import Watch, report  # noqa: E402  (its asserts are rewritten, too)
+from support.blocking import Watch, worst  # noqa: E402  (their asserts are rewritten, too)
+from support.figures import told  # noqa: E402
 
 # Deadlines are generous everywhere: tests judge what happens, not how fast.
 hypothesis.settings.register_profile("default", deadline=None, print_blob=True, max_examples=200)
@@ -48,8 +49,9 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """In debug mode: what held an event loop the longest."""
-    report(terminalreporter.write_line)
+    """Show the figures; in debug mode also what held an event loop the longest."""
+    for line in [*told(), *worst()]:
+        terminalreporter.write_line(line)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 BOUND = 0.5  # seconds for which nothing may hold the loop, on the slowest machine
 NOTED = 0.05  # from which on a callback is noted
@@ -73,7 +73,6 @@ class Watch(logging.Handler):
                 self.over.append((held, what))
 
 
-def report(write: Any) -> None:
-    """Tell of the worst."""
-    for seconds, what in Watch.worst:
-        write(f"held the loop for {seconds:.3f} s: {what[:300]}")
+def worst() -> list[str]:
+    """What held a loop the longest, in words."""
+    return [f"held the loop for {seconds:.3f} s: {what[:300]}" for seconds, what in Watch.worst]
