@@ -384,7 +384,8 @@ async def test_names_are_resolved_anew_at_each_dial(loop_factory: Any, monkeypat
             with pytest.raises(ConnectionResetError):
                 await reader.read()
             await close(writer)
-            assert system.events("stream closed")[-1]["reason"] == "the target's name was not found"
+            # The stream before it may end after it.
+            assert "the target's name was not found" in [line["reason"] for line in system.events("stream closed")]
             assert asked.count("server.test") == 3
 
 
