@@ -37,9 +37,10 @@ class Listener:
         self._sock: socket.socket | None = None
         self._tasks: dict[asyncio.Task[None], socket.socket] = {}
 
-    def listen(self, port: int = 0) -> int:
-        """Accept what comes to a port of 127.0.0.1. Returns which it is."""
-        sock = socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
+    def listen(self, port: int = 0, host: str = "127.0.0.1") -> int:
+        """Accept what comes to a port of this address. Returns which it is."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
         self.watch(sock)
         return int(sock.getsockname()[1])
 
@@ -91,9 +92,14 @@ async def adopt(sock: socket.socket, context: ssl.SSLContext | None = None) -> S
 
 @contextlib.asynccontextmanager
 async def serve(
-    handler: Handler, *, port: int = 0, path: str | None = None, context: ssl.SSLContext | None = None
+    handler: Handler,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    path: str | None = None,
+    context: ssl.SSLContext | None = None,
 ) -> AsyncIterator[int]:
-    """Serve `handler` on a port of 127.0.0.1, or on a Unix socket. Connections end with it."""
+    """Serve `handler` on a port of loopback, or on a Unix socket. Connections end with it."""
 
     async def handle(sock: socket.socket) -> None:
         writer = None
@@ -113,7 +119,7 @@ async def serve(
 
     listener = Listener(handle)
     if path is None:
-        port = listener.listen(port)
+        port = listener.listen(port, host)
     else:
         sock = socket.socket(socket.AF_UNIX)
         sock.bind(path)
