@@ -225,7 +225,8 @@ class Leg(asyncio.BufferedProtocol):
                 asyncio.get_running_loop().call_later(LINGER, self._uncork)
             elif not linger and (self._lingering or not self._corked):
                 self._lingering = False
-                asyncio.get_running_loop().call_soon(self._uncork)
+                loop = asyncio.get_running_loop()
+                loop.call_soon(loop.call_soon, self._uncork)  # after the sockets were asked once more
             self._corked.append(frame)
 
     def _write(self, frame: bytes) -> None:
