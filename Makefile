@@ -12,7 +12,7 @@ MANIFESTS := $(wildcard */pyproject.toml)
 	lint lint-code lint-deploy format requirements clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 ## Set-up. The commands and what they need, or also what tests and checks need.
 
