@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import Final
 
 from ..protocol.stream import Stream
 
 INTERVAL: Final = 0.5  # seconds: what is owed waits no longer, and a second was promised
+TOGETHER: Final = 0.01  # seconds within which ticks are taken together: a hundred wake-ups a second at most
 
 
 class StreamClock:
-    """One timer for all streams of an agent; none while nothing is owed."""
+    """One timer for all streams of an agent; none while nothing is owed.
+
+    Each stream has half seconds of its own, so that a thousand do not owe at the same moment.
+    """
 
     def __init__(self) -> None:
-        self._owing: set[Stream] = set()
+        self._owing: deque[tuple[float, Stream]] = deque()  # when to tick, the next first
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, stream: Stream) -> None:
         """Call `stream.tick` every interval until it returns False."""
-        self._owing.add(stream)
+        loop = asyncio.get_running_loop()
+        self._owing.append((loop.time() + INTERVAL, stream))
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(INTERVAL, self._tick)
+            self._timer = loop.call_later(INTERVAL, self._tick)
 
     def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
 
     def _tick(self) -> None:
-        self._timer = None
-        owing, self._owing = self._owing, set()
-        for stream in owing:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        while self._owing and self._owing[0][0] <= now + TOGETHER:
+            stream = self._owing.popleft()[1]
             if stream.tick():
-                self.add(stream)
+                self._owing.append((now + INTERVAL, stream))
+        self._timer = loop.call_at(self._owing[0][0], self._tick) if self._owing else None

@@ -196,8 +196,9 @@ class Leg(asyncio.BufferedProtocol):
             asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self.abort)
 
     def abort(self) -> None:
-        """Drop the connection, and what is unsent."""
+        """Drop the connection, and what the socket has not taken."""
         if self._transport is not None:
+            self._uncork()
             self._transport.abort()
 
     def lost(self, reason: str) -> None:

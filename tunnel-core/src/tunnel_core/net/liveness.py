@@ -8,6 +8,7 @@ counts bytes, it reads no clock.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -37,7 +38,8 @@ class _Watch:
         self.carried = 0
         self.heard = now  # when the leg last brought a byte
         self.moved = now  # when the socket last took one, or nothing was waiting
-        self.pinged = now
+        # As if at some time before: legs that came together are not all pinged in the same tick.
+        self.pinged = now - random.uniform(0, CARRYING[0])
 
 
 class LegMonitor:
