@@ -12,7 +12,7 @@ MANIFESTS := $(wildcard */pyproject.toml)
 	lint lint-code lint-deploy format requirements clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 ## Set-up. The commands and what they need, or also what tests and checks need.
 
@@ -56,6 +56,7 @@ test: $(VENV)/tools ## run the tests
 
 test-faults: $(VENV)/tools ## kill, cut and freeze real processes while they carry (10 minutes)
 	$(BIN)/python -m pytest tests/faults -m faults -s
+	PYTHONASYNCIODEBUG=1 $(BIN)/python -X dev -W error -m pytest tests/system
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/unit/protocol tests/hostile/test_garbage.py --timeout 1200
 
 # Seconds of faults; it takes up to five minutes more until all has come to rest.
@@ -71,7 +72,7 @@ fuzz: $(VENV)/tools requirements-fuzz.txt ## look for inputs that break the fram
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-fuzz.txt
 	mkdir -p build/fuzz/frames build/fuzz/messages
 	$(BIN)/python -m fuzz.frames build/fuzz/frames fuzz/corpus/frames -max_total_time=$(FUZZ) -max_len=4096 -artifact_prefix=build/fuzz/
-	$(BIN)/python -m fuzz.messages build/fuzz/messages fuzz/corpus/messages -max_total_time=$(FUZZ) -artifact_prefix=build/fuzz/
+	$(BIN)/python -m fuzz.messages build/fuzz/messages fuzz/corpus/messages -keep_seed=1 -max_total_time=$(FUZZ) -artifact_prefix=build/fuzz/
 
 sbom: requirements-security.txt $(VENV)/tools ## write a CycloneDX bill of materials for each service to build/sbom/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-security.txt

@@ -55,7 +55,7 @@ class Process:
     ) -> None:
         self.name = name
         self._command = command
-        self._environ = environ
+        self.environ = environ
         self.log = folder / f"{name}.log"
         self._admin_port = admin_port
         self._before: list[str] = []  # a command that runs the command
@@ -69,7 +69,7 @@ class Process:
         """Start, or start again; the log goes on."""
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(
-                [*self._before, *self._command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environ
+                [*self._before, *self._command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environ
             )
 
     def limit_descriptors(self, count: int) -> None:
@@ -160,7 +160,7 @@ class Tunnel:
         secret.write_text(self.secret)
         secret.chmod(0o600)
         inherited = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
-        self._environ = inherited | {"PYTHONPATH": str(Path(__file__).parent.parent)} | dict(environ or {})
+        self.environ = inherited | {"PYTHONPATH": str(Path(__file__).parent.parent)} | dict(environ or {})
         self._common = ["--secret-file", str(secret), "--log-format", "json"]
         self.relay_port, self.target_port, self.port = free_port(), target or free_port(), port or free_port()
         self.relay = self.add_relay("relay", self.relay_port, *relay)
@@ -192,7 +192,7 @@ class Tunnel:
         return self._process(name, str(BIN / (command or name)), *flags, admin_port=port)
 
     def _process(self, name: str, *command: str, admin_port: int = 0) -> Process:
-        return Process(name, command, self._path, self._environ, admin_port)
+        return Process(name, command, self._path, self.environ, admin_port)
 
     @property
     def address(self) -> tuple[str, int]:

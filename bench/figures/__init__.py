@@ -12,6 +12,7 @@ FIGURES: tuple[Figure, ...] = (
     trips.TRIPS,
     bulk.BULK,
     bulk.EIGHT,
+    bulk.REPLAY,
     stall.STALL,
     memory.MEMORY,
     resume.RESUME,

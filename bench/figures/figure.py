@@ -73,7 +73,7 @@ class Figure:
     metrics: tuple[Metric, ...]
     measure: Callable[[Running, Pace], Values]
     goals: tuple[Goal, ...] = ()
-    suits: Callable[[Subject], bool] = lambda subject: isinstance(subject, Tunnel)
+    suits: Callable[[Subject], bool] = lambda subject: isinstance(subject, Tunnel) and not subject.apart
     fresh: bool = False
     link: Link | None = None
     rounds: int = 1000

@@ -90,6 +90,7 @@ def render(results: Results, chart_file: str) -> dict[str, str]:
             lambda results, _: f"{_tunnels(results)}\n\n![The same as bars]({chart_file})",
         ),
         "relay": (("messages", "flood"), _metrics),
+        "replay": (("replay",), _metrics),
         "resume": (("resume",), _metrics),
         "distance": (("far25", "far100", "lossy", "beside"), _metrics),
         "scale": (("scale",), lambda results, _: _scale(results)),

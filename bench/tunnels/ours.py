@@ -19,6 +19,7 @@ LIMITS = {
     "RELAY_MAX_STREAMS_PER_TOKEN": "100000",
     "RELAY_MAX_LEGS_PER_ADDRESS": "100000",
 }
+FORGETFUL = Path(__file__).parents[1] / "references" / "forgetful_agent.py"
 
 
 @dataclass(frozen=True)
@@ -57,17 +58,34 @@ class Ours(Tunnel):
             "--admin-port", str(free_port()), *common, *self.relay, environ=LIMITS | dict(self.environ),
         )  # fmt: skip
         stage.run(
-            "host-agent", self.bin / "host-agent", *dial, "--tunnel", f"bench=127.0.0.1:{target}",
+            "host-agent", *self._agent("host-agent"), *dial, "--tunnel", f"bench=127.0.0.1:{target}",
             *common, *self.host_agent, environ=self.environ,
         )  # fmt: skip
         stage.run(
-            "client-agent", self.bin / "client-agent", *dial, "--forward", f"{port}=bench",
+            "client-agent", *self._agent("client-agent"), *dial, "--forward", f"{port}=bench",
             *common, *self.client_agent, environ=self.environ,
         )  # fmt: skip
         return LOOPBACK, port
+
+    def _agent(self, name: str) -> tuple[Path | str, ...]:
+        return (self.bin / name,)
+
+
+@dataclass(frozen=True)
+class WithoutReplay(Ours):
+    """The same build, but its agents keep nothing for a resume: what surviving costs."""
+
+    name: str = "ours-no-replay"
+    shape: str = "keeps nothing for a resume"
+
+    ours = False
+    apart = True
+
+    def _agent(self, name: str) -> tuple[Path | str, ...]:
+        return self.bin / "python", FORGETFUL, name
 
 
 # A variant to compare with is one more, with a name of its own and flags such as
 # `host_agent=("--window", "256KiB")`, or an environment.
 # Another build needs no line: `python -m bench --baseline /path/to/other/.venv`.
-VARIANTS: tuple[Ours, ...] = (Ours(),)
+VARIANTS: tuple[Ours, ...] = (Ours(), WithoutReplay())

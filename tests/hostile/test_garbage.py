@@ -8,21 +8,31 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.figures import tell
 from support.fortress import Attacker, Fortress, masked, request, token
 from tunnel_core.protocol.frames import CloseCode
 from websockets.frames import Opcode
 
-# Inputs of each of the four kinds: 5,200 in all, and 104,000 in the long run.
-INPUTS = 26_000 if settings.get_current_profile_name() == "long" else 1_300
-# The fortress is made once: what one input leaves behind, the next must not suffer from.
-MANY = settings(max_examples=INPUTS, suppress_health_check=list(HealthCheck))
+# Inputs of each kind, more of those that take less time: 5,250 in all, and 105,000 in the long run.
+TIMES = 20 if settings.get_current_profile_name() == "long" else 1
+REQUESTS, FRAMES, MESSAGES, TOKENS = 2000 * TIMES, 1500 * TIMES, 500 * TIMES, 1250 * TIMES
+
+
+def many(inputs: int) -> settings:
+    """So many. The fortress is made once: what one input leaves behind, the next must not suffer from."""
+    return settings(max_examples=inputs, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")
 def fortress() -> Iterator[Fortress]:
     """One for all: nothing that is thrown at it may show."""
     with Fortress(max_failed_logins=10**9, max_legs_per_token=10_000, max_legs_per_address=10_000) as it:
+        began = Attacker.count
         yield it
+        tell(
+            f"garbage: {Attacker.count - began} hostile connections; meanwhile {sum(it.answers)} right answers "
+            f"to {len(it.answers)} honest streams, the longest after {it.longest * 1000:.0f} ms"
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -48,14 +58,27 @@ KEY = bytes(4)
         (b"\x83\x80" + KEY, CloseCode.PROTOCOL_ERROR),  # opcodes that are none
         (b"\x8f\x80" + KEY, CloseCode.PROTOCOL_ERROR),
         (b"\x89\xfe\x00\x7e" + KEY, CloseCode.PROTOCOL_ERROR),  # a ping over 125 bytes
+        (b"\x8a\xff" + bytes(7) + b"\x7e" + KEY, CloseCode.PROTOCOL_ERROR),  # a pong with a length of eight bytes
+        (b"\x88\xff\x80" + bytes(7) + KEY, CloseCode.PROTOCOL_ERROR),  # a close of 2^63
         (b"\x09\x80" + KEY, CloseCode.PROTOCOL_ERROR),  # a fragmented ping
+        (b"\x08\x80" + KEY, CloseCode.PROTOCOL_ERROR),  # a fragmented close
         (b"\x80\x80" + KEY, CloseCode.PROTOCOL_ERROR),  # a continuation of nothing
         (masked(Opcode.TEXT, b"a", fin=False) + masked(Opcode.TEXT, b"b"), CloseCode.PROTOCOL_ERROR),  # interleaved
+        (masked(Opcode.TEXT, b"a", fin=False) + masked(Opcode.BINARY, b"b"), CloseCode.PROTOCOL_ERROR),
+        (masked(Opcode.BINARY, b"", fin=False) + masked(Opcode.BINARY, b""), CloseCode.PROTOCOL_ERROR),
         (b"\x82\xff\x80" + bytes(7) + KEY, CloseCode.PROTOCOL_ERROR),  # 2^63 bytes
         (b"\x82\xff\xff" + b"\xff" * 7 + KEY, CloseCode.PROTOCOL_ERROR),  # 2^64 - 1
         (masked(Opcode.TEXT, b"\xff\xfe"), CloseCode.INVALID_DATA),  # text that is not UTF-8
+        (
+            masked(Opcode.TEXT, b"\xc3", fin=False) + masked(Opcode.CONT, b"x"),
+            CloseCode.INVALID_DATA,
+        ),  # over two fragments
         (masked(Opcode.CLOSE, b"\x03"), CloseCode.PROTOCOL_ERROR),  # half a close code
         (masked(Opcode.CLOSE, b"\x03\xed"), CloseCode.PROTOCOL_ERROR),  # 1005
+        (masked(Opcode.CLOSE, b"\x03\xe7"), CloseCode.PROTOCOL_ERROR),  # 999
+        (masked(Opcode.CLOSE, b"\x03\xee"), CloseCode.PROTOCOL_ERROR),  # 1006
+        (masked(Opcode.CLOSE, b"\x03\xf7"), CloseCode.PROTOCOL_ERROR),  # 1015
+        (masked(Opcode.CLOSE, b"\x13\x88"), CloseCode.PROTOCOL_ERROR),  # 5000
         (masked(Opcode.CLOSE, b"\xff\xff"), CloseCode.PROTOCOL_ERROR),  # 65535
         (masked(Opcode.CLOSE, b"\x03\xe8\xff"), CloseCode.INVALID_DATA),  # a reason that is not UTF-8
         (masked(Opcode.PING, b"") * 5000, CloseCode.POLICY_VIOLATION),  # pings without end
@@ -149,7 +172,7 @@ def test_a_bad_request_gets_its_status(fortress: Fortress, data: bytes, status: 
 headers = st.text(st.characters(codec="latin-1", exclude_characters="\r\n\0"), max_size=60)
 
 
-@MANY
+@many(REQUESTS)
 @given(data=st.binary(max_size=300), proper=st.booleans())
 def test_garbage_instead_of_a_request(fortress: Fortress, data: bytes, proper: bool) -> None:
     """Any bytes, alone or after a proper beginning."""
@@ -159,7 +182,7 @@ def test_garbage_instead_of_a_request(fortress: Fortress, data: bytes, proper: b
         assert not answer or answer.startswith((b"HTTP/1.1 4", b"HTTP/1.1 5")), answer
 
 
-@MANY
+@many(FRAMES)
 @given(data=st.binary(max_size=300), role=st.sampled_from(["host", "client"]), v1=st.booleans())
 def test_garbage_instead_of_frames(fortress: Fortress, data: bytes, role: str, v1: bool) -> None:
     """After the upgrade, from a leg of either role and kind."""
@@ -189,7 +212,7 @@ messages = st.fixed_dictionaries(
 )
 
 
-@MANY
+@many(MESSAGES)
 @given(batch=st.lists(messages | json_like, min_size=1, max_size=4), role=st.sampled_from(["host", "client"]))
 def test_garbage_instead_of_messages(fortress: Fortress, batch: list[object], role: str) -> None:
     """JSON that is nearly right, in any order, to the tunnel that the honest streams use."""
@@ -202,7 +225,7 @@ def test_garbage_instead_of_messages(fortress: Fortress, batch: list[object], ro
 genuine = token("client")
 
 
-@MANY
+@many(TOKENS)
 @given(
     bad=st.one_of(
         st.text(st.characters(codec="ascii", exclude_characters="\r\n\0"), max_size=400),

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from support import players
 from support.faults import metric, wait_until
+from support.figures import tell
 from support.fortress import Attacker, masked, request
 from tunnel_core.net.buffers import READ_SIZE
 from tunnel_core.net.leg import HIGH_WATER
@@ -90,7 +91,7 @@ class Gang:
     """Attackers with tokens for a tunnel of their own, both ends in their hands."""
 
     def __init__(self, tunnel: Tunnel) -> None:
-        self._port = tunnel.relay_port
+        self.port = tunnel.relay_port
         self._secret = tunnel.secret.encode()
         self.members: list[Attacker] = []
 
@@ -104,7 +105,7 @@ class Gang:
         )
 
     def leg(self, role: str, *, v1: bool = False) -> Attacker:
-        attacker = Attacker(self._port)
+        attacker = Attacker(self.port)
         self.members.append(attacker)
         attacker.upgrade(f"/{role}/den", bearer=self.bearer(role), v1=v1)
         return attacker
@@ -200,8 +201,19 @@ def early_data(gang: Gang, stop: threading.Event) -> list[threading.Thread]:
     return [flood(gang.leg("client"), masked(Opcode.BINARY, bytes(60_000)), stop) for _ in range(ATTACKERS)]
 
 
+def half_open(gang: Gang, stop: threading.Event) -> list[threading.Thread]:
+    """Requests that are never finished, and legs of which nobody hears again: no pong, no close."""
+    for _ in range(100):
+        attacker = Attacker(gang.port)
+        gang.members.append(attacker)
+        attacker.send(request("/client/den")[:-2])
+    for number in range(50):
+        gang.leg("host", v1=number % 2 == 0)
+    return []
+
+
 @pytest.mark.parametrize(
-    "attack", [never_reads, reads_slowly, tiny_frames, endless_fragments, endless_text, early_data]
+    "attack", [never_reads, reads_slowly, tiny_frames, endless_fragments, endless_text, early_data, half_open]
 )
 def test_a_greedy_peer_gets_no_more_than_its_share(
     attack: Callable[[Gang, threading.Event], list[threading.Thread]],
@@ -221,7 +233,7 @@ def test_a_greedy_peer_gets_no_more_than_its_share(
             gang.disperse()
             for thread in threads:
                 thread.join()
-        print(f"{attack.__name__}: p99 {quiet:.1f} → {loud:.1f} ms, relay grown by {grown / MIB:.1f} MiB")
+        tell(f"{attack.__name__}: p99 {quiet:.1f} → {loud:.1f} ms, relay grown by {grown / MIB:.1f} MiB")
         assert grown <= ATTACKERS * A_PAIR + 4 * MIB  # and what an allocator keeps
         players.answered(200)
 
@@ -255,6 +267,7 @@ def test_opening_and_closing_without_end_disturbs_nobody() -> None:
     with game() as (tunnel, players):
         gang, stop = Gang(tunnel), threading.Event()
         bearer = gang.bearer("client")
+        quiet = players.answered(500)
 
         def knock() -> None:
             while not stop.is_set():
@@ -265,11 +278,12 @@ def test_opening_and_closing_without_end_disturbs_nobody() -> None:
         for thread in threads:
             thread.start()
         try:
-            players.answered(1000)
+            loud = players.answered(1000)
         finally:
             stop.set()
             for thread in threads:
                 thread.join()
+        tell(f"opening and closing: p99 {quiet:.1f} → {loud:.1f} ms")
         wait_until(lambda: metric(tunnel.relay, "relay_waiting_clients") == 0)
         players.answered(100)
 
@@ -302,7 +316,7 @@ def test_an_overload_is_turned_away_and_passes() -> None:
             assert turned_away >= 500
             grown = resident(tunnel.relay.pid) - before
             p99 = players.answered(500)
-            print(f"{rate:.0f} legs a second; {grown / idle / 1024:.1f} KiB a leg; p99 of the players {p99:.1f} ms")
+            tell(f"overload: {rate:.0f} legs a second, {grown / idle / 1024:.1f} KiB a leg, p99 {p99:.1f} ms")
             gang.disperse()
             wait_until(lambda: metric(tunnel.relay, "relay_legs") <= legs_before + 5, 60)
             players.answered(200)

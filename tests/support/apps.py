@@ -7,12 +7,14 @@ import contextlib
 import hashlib
 import random
 import socket
+import ssl
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 CHUNK = 64 * 1024
+BACKLOG = 100
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -23,40 +25,110 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     writer.write_eof()
 
 
-@contextlib.asynccontextmanager
-async def serve(handler: Handler, *, path: str | None = None) -> AsyncIterator[int]:
-    """Serve `handler` on a free port of 127.0.0.1, or on a Unix socket. Connections end with it."""
-    tasks: set[asyncio.Task[None]] = set()
+class Listener:
+    """Gives each connection to a task of `handle`, and knows them all: none gets lost on its way there.
 
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(handle(reader, writer))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+    A server of asyncio's has connections of which nobody has been told yet, and which
+    outlive the loop if it is closed just then.
+    """
 
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, handle: Callable[[socket.socket], Coroutine[None, None, None]]) -> None:
+        self._handle = handle
+        self._sock: socket.socket | None = None
+        self._tasks: dict[asyncio.Task[None], socket.socket] = {}
+
+    def listen(self, port: int = 0, host: str = "127.0.0.1") -> int:
+        """Accept what comes to a port of this address. Returns which it is."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        self.watch(sock)
+        return int(sock.getsockname()[1])
+
+    def watch(self, sock: socket.socket) -> None:
+        """Accept what comes to a socket that listens."""
+        sock.setblocking(False)
+        self._sock = sock
+        asyncio.get_running_loop().add_reader(sock, self._accept, sock)
+
+    def _accept(self, listening: socket.socket) -> None:
         try:
-            await handler(reader, writer)
-        except (OSError, EOFError, asyncio.CancelledError):
-            pass  # the peer reset the connection, or left: some tests mean it; or the test is over
-        except RuntimeError as exc:
-            assert "the handler is closed" in str(exc), exc  # uvloop's words for the same
-        finally:
-            await close(writer)
+            sock, _ = listening.accept()
+        except OSError:
+            return  # it is gone again
+        sock.setblocking(False)
+        task = asyncio.get_running_loop().create_task(self._handle(sock))
+        self._tasks[task] = sock
+        task.add_done_callback(self._done)
 
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task).close()  # whatever became of it
+
+    def shut(self) -> None:
+        """Accept no more; what is there goes on."""
+        if self._sock is not None:
+            asyncio.get_running_loop().remove_reader(self._sock)
+            self._sock.close()
+            self._sock = None
+
+    async def stop(self) -> None:
+        """Accept no more, and end what is there."""
+        self.shut()
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, Exception):
+                raise result
+
+
+async def adopt(sock: socket.socket, context: ssl.SSLContext | None = None) -> Streams:
+    """Streams over an accepted connection."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=CHUNK)
+    protocol = asyncio.StreamReaderProtocol(reader)
+    transport, _ = await loop.connect_accepted_socket(lambda: protocol, sock, ssl=context)
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+
+@contextlib.asynccontextmanager
+async def serve(
+    handler: Handler,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    path: str | None = None,
+    context: ssl.SSLContext | None = None,
+) -> AsyncIterator[int]:
+    """Serve `handler` on a port of loopback, or on a Unix socket. Connections end with it."""
+
+    async def handle(sock: socket.socket) -> None:
+        writer = None
+        try:
+            reader, writer = await adopt(sock, context)
+            await handler(reader, writer)
+        except (OSError, EOFError):
+            pass  # the peer reset the connection, or left: some tests mean it
+        except asyncio.CancelledError:
+            if writer is not None:
+                writer.transport.abort()  # the test is over, and nobody reads any more
+        except RuntimeError as exc:
+            assert "the handler is closed" in str(exc), exc  # uvloop's words for a reset
+        finally:
+            if writer is not None:
+                await close(writer)
+
+    listener = Listener(handle)
     if path is None:
-        server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=CHUNK)
-        port = int(server.sockets[0].getsockname()[1])
+        port = listener.listen(port, host)
     else:
-        server = await asyncio.start_unix_server(accept, path, limit=CHUNK)
-        port = 0
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(path)
+        sock.listen(BACKLOG)
+        listener.watch(sock)
     try:
         yield port
     finally:
-        server.close()
-        await asyncio.sleep(0.01)  # connections that were just being accepted
-        for task in tuple(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await listener.stop()
 
 
 async def connect(port: int, host: str = "127.0.0.1") -> Streams:

@@ -20,7 +20,8 @@ NO_UVLOOP = Path(__file__).parent / "no_uvloop"
 
 def environment(**variables: str) -> dict[str, str]:
     """The environment of a command: ours, without what it would read, and with `variables`."""
-    foreign = (*(f"{prefix}_" for prefix in PREFIXES.values()), "PORT")
+    # Where the tests run in asyncio's debug mode, commands say no more than they always do.
+    foreign = (*(f"{prefix}_" for prefix in PREFIXES.values()), "PORT", "PYTHONASYNCIODEBUG")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return {name: value for name, value in kept.items() if "proxy" not in name.lower()} | variables
 

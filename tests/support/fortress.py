@@ -9,6 +9,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
@@ -35,6 +36,7 @@ class Fortress:
         self._life: Any = None
         self._ready = threading.Event()
         self.answers = [0] * HONEST
+        self.longest = 0.0  # seconds that an honest stream waited for an answer
         self.failures: list[str] = []
         self.system: System
 
@@ -72,11 +74,13 @@ class Fortress:
         try:
             while not self._stop.is_set():
                 question = block(QUESTION, number * 1_000_000 + self.answers[number])
+                asked = time.monotonic()
                 writer.write(question)
                 if await reader.readexactly(QUESTION) != question:
                     self.failures.append(f"stream {number}: another answer than the question")
                     return
                 self.answers[number] += 1
+                self.longest = max(self.longest, time.monotonic() - asked)
                 await asyncio.sleep(0.02)  # a player's pace
         except (OSError, EOFError) as exc:
             self.failures.append(f"stream {number}: {exc!r}")
@@ -135,7 +139,10 @@ def request(path: str, *, headers: dict[str, str] | None = None, bearer: str = "
 class Attacker:
     """A TCP connection to the relay, by hand."""
 
+    count = 0  # of all so far
+
     def __init__(self, port: int) -> None:
+        Attacker.count += 1
         self.sock = socket.create_connection(("127.0.0.1", port), timeout=20)
         self._got = b""
 

@@ -13,12 +13,15 @@ from collections.abc import Callable, Sequence
 
 from tunnel_core.protocol.control import Message, Open, Paired, Refused, Resume, encode, to_client, to_host
 from tunnel_core.protocol.endpoints import new_id
-from tunnel_core.protocol.replay import ReplayBudget
+from tunnel_core.protocol.frames import apply_mask
+from tunnel_core.protocol.replay import Masked, ReplayBudget
 from tunnel_core.protocol.resume import ClientStream, HostStream, HostStreams, Refusal
 from tunnel_core.protocol.stream import Outcome, Payload, Phase, Stream
 
 WINDOW = 64 * 1024
 INSTANCE = new_id()
+KEY = b"\x01\x02\x03\x04"  # legs mask what they send
+SMALL = 200  # bytes up to which they keep nothing of it
 
 
 class App:
@@ -112,11 +115,13 @@ class _End:
         self.leg = leg
         self._queue = queue
 
-    def send_data(self, data: Payload) -> None:
-        if not self.leg.cut:
-            self._queue.append(bytes(data))
+    def send_data(self, data: Payload) -> Masked | None:
+        if self.leg.cut:
+            return None
+        self._queue.append(bytes(data))
+        return Masked(apply_mask(data, KEY), KEY) if len(data) > SMALL else None
 
-    def send_message(self, message: Message) -> None:
+    def send_message(self, message: Message, *, linger: bool = False) -> None:
         if not self.leg.cut:
             self._queue.append(message)
 
@@ -237,6 +242,10 @@ class Simulation:
             case Open() if self.hosts.knows(message.stream):
                 link.send_message(Refused(message.stream, "this stream is known already"))
             case Open():
+                if self.connections:  # opened anew: the target says the same on the new connection
+                    before, self.host_app = self.host_app, App("host")
+                    self.host_app.written, self.host_app.ended = before.written, before.ended
+                    self.answered = False
                 self.connections += 1
                 self.host = HostStream(
                     message,

@@ -27,15 +27,28 @@ from support.peer import Peer
 SECRET = "a-secret-for-tests-which-has-more-than-32-bytes"
 
 
-def token(role: Role, *tunnels: str, subject: str = "tester", lasts: float = 3600.0, secret: str = SECRET) -> str:
+def token(
+    role: Role,
+    *tunnels: str,
+    subject: str = "tester",
+    lasts: float = 3600.0,
+    secret: str = SECRET,
+    streams: int | None = None,
+) -> str:
     """A token as `relay token` makes it."""
-    expires = time.time() + lasts
-    return tokens.issue(secret.encode(), role=role, tunnels=tunnels or ["mc"], subject=subject, expires=expires)
+    return tokens.issue(
+        secret.encode(),
+        role=role,
+        tunnels=tunnels or ["mc"],
+        subject=subject,
+        expires=time.time() + lasts,
+        streams=streams,
+    )
 
 
-def bearer(role: Role, *tunnels: str, subject: str = "tester") -> dict[str, str]:
+def bearer(role: Role, *tunnels: str, subject: str = "tester", lasts: float = 3600.0) -> dict[str, str]:
     """The header that carries a token."""
-    return {"Authorization": f"Bearer {token(role, *tunnels, subject=subject)}"}
+    return {"Authorization": f"Bearer {token(role, *tunnels, subject=subject, lasts=lasts)}"}
 
 
 class System:

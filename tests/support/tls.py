@@ -10,7 +10,7 @@ from pathlib import Path
 
 import trustme
 
-from support.apps import CHUNK, close, connect
+from support.apps import CHUNK, close, connect, serve
 
 
 class Authority:
@@ -43,32 +43,16 @@ async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port:
     try:
         await asyncio.gather(pipe(reader, back), pipe(there, writer))
     finally:
-        back.close()
-        writer.close()
+        back.transport.abort()  # both are closed by now, or nobody waits for more
+        await close(back)
 
 
 @contextlib.asynccontextmanager
 async def terminating(port: int, context: ssl.SSLContext, *, listen: int = 0) -> AsyncIterator[int]:
     """Take TLS off on the way to `port`. Gives the port with TLS."""
-    tasks: set[asyncio.Task[None]] = set()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        try:
-            await join(reader, writer, port)
-        except (OSError, asyncio.CancelledError):
-            pass
-        finally:
-            tasks.discard(task)
-            await close(writer)
+        await join(reader, writer, port)
 
-    server = await asyncio.start_server(handle, "127.0.0.1", listen, ssl=context, limit=CHUNK)
-    try:
-        yield int(server.sockets[0].getsockname()[1])
-    finally:
-        server.close()
-        for task in tuple(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async with serve(handle, port=listen, context=context) as outside:
+        yield outside

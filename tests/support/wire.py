@@ -9,15 +9,19 @@ import struct
 from types import TracebackType
 from typing import Self, cast
 
+from support.apps import Listener
+
 
 class _Side(asyncio.Protocol):
     """One socket of a carried connection."""
 
-    def __init__(self, wire: Wire, other: _Side | None = None) -> None:
+    other: _Side
+
+    def __init__(self, wire: Wire) -> None:
         self.wire = wire
-        self.other = other
         self.transport: asyncio.Transport | None = None
         self._early: list[bytes] = []
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -27,35 +31,33 @@ class _Side(asyncio.Protocol):
         self._early.clear()
         if self.wire.frozen:  # uvloop starts reading after this method, whatever is said in it
             asyncio.get_running_loop().call_soon(self.transport.pause_reading)
-        if self.other is None:
-            self.wire.dial(self)
 
     def data_received(self, data: bytes) -> None:
         self.wire.carried += len(data)
-        assert self.other is not None
         if self.other.transport is None:
             self.other._early.append(data)
         else:
             self.other.transport.write(data)
 
     def eof_received(self) -> bool:
-        if self.other is not None and self.other.transport is not None:
+        if self.other.transport is not None:
             with contextlib.suppress(OSError, RuntimeError):
                 self.other.transport.write_eof()
         return True
 
     def pause_writing(self) -> None:
-        if self.other is not None and self.other.transport is not None:
+        if self.other.transport is not None:
             self.other.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        if not self.wire.frozen and self.other is not None and self.other.transport is not None:
+        if not self.wire.frozen and self.other.transport is not None:
             self.other.transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.wire.sides.discard(self)
         self.transport = None
-        if self.other is not None and self.other.transport is not None:
+        self.gone.set_result(None)
+        if self.other.transport is not None:
             self.other.transport.close()
 
     def reset(self) -> None:
@@ -76,8 +78,7 @@ class Wire:
         self.sides: set[_Side] = set()
         self.frozen = False
         self.carried = 0  # bytes, both ways
-        self._server: asyncio.Server | None = None
-        self._dials: set[asyncio.Task[None]] = set()
+        self._listener = Listener(self._carry)
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -86,25 +87,16 @@ class Wire:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.shut()
-        dials = tuple(self._dials)
-        for task in dials:
-            task.cancel()
-        await asyncio.gather(*dials, return_exceptions=True)
-        while self.sides:
-            self.cut()  # again: some were just being accepted
-            await asyncio.sleep(0.01)
+        self.cut()
+        await self._listener.stop()
 
     async def open(self) -> None:
         """Listen: at first on any port, later on the same again."""
-        self._server = await asyncio.get_running_loop().create_server(lambda: _Side(self), "127.0.0.1", self.port)
-        self.port = int(self._server.sockets[0].getsockname()[1])
+        self.port = self._listener.listen(self.port)
 
     def shut(self) -> None:
         """Refuse new connections; those that are there go on."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        self._listener.shut()
 
     def cut(self) -> None:
         """Break every connection, with RST to both ends."""
@@ -125,18 +117,23 @@ class Wire:
             if side.transport is not None:
                 side.transport.resume_reading()
 
-    def dial(self, side: _Side) -> None:
-        """Connect the other side of a new connection."""
-        side.other = _Side(self, side)
-        task = asyncio.get_running_loop().create_task(self._dial(side, side.other))
-        self._dials.add(task)
-        task.add_done_callback(self._dials.discard)
-
-    async def _dial(self, side: _Side, other: _Side) -> None:
+    async def _carry(self, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        near, far = _Side(self), _Side(self)
+        near.other, far.other = far, near
+        joined = []
         try:
-            await asyncio.get_running_loop().create_connection(lambda: other, "127.0.0.1", self.target)
-        except OSError:
-            side.reset()
-        except asyncio.CancelledError:
-            self.sides.discard(other)  # uvloop closes what it had connected, and tells nobody
-            raise
+            await loop.connect_accepted_socket(lambda: near, sock)
+            joined.append(near.gone)
+            await loop.create_connection(lambda: far, "127.0.0.1", self.target)
+            joined.append(far.gone)
+            if near.transport is None and far.transport is not None:
+                far.transport.close()  # nobody is there any more
+            await asyncio.gather(*map(asyncio.shield, joined))
+        except (OSError, asyncio.CancelledError):
+            pass  # nobody listens there; or the test is over
+        finally:
+            self.sides.discard(far)  # uvloop closes what it was connecting, and tells nobody
+            near.reset()
+            far.reset()
+            await asyncio.gather(*joined)

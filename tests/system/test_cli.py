@@ -464,25 +464,18 @@ async def test_two_commands_make_a_tunnel(loop_factory: Any, tmp_path: Path) -> 
 
 async def test_ipv6_everywhere(loop_factory: Any, tmp_path: Path) -> None:
     """In brackets: the relay, its URL, the target and the local port."""
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await echo(reader, writer)
-        writer.close()
-
-    server = await asyncio.start_server(handle, "::1", 0)
-    target = server.sockets[0].getsockname()[1]
     relay = ("--host", "[::1]", "--port", "0", "--admin-host", "[::1]", "--admin-port", "0", "--auth", "none")
-    with running(tmp_path, "relay", *relay) as process:
-        await until(lambda: process.events("listening"))
-        (line,) = process.events("listening")
-        assert line["admin"].startswith("[::1]:")
-        to_relay = ("--relay", f"ws://{line['address']}", "--admin-host", "[::1]", "--admin-port", "0")
-        with (
-            running(tmp_path, "host-agent", *to_relay, "--tunnel", f"mc=[::1]:{target}") as host,
-            running(tmp_path, "client-agent", *to_relay, "--forward", "[::1]:0=mc") as agent,
-        ):
-            await until(lambda: host.events("tunnel offered") and agent.events("listening"))
-            assert host.events("tunnel offered")[0]["target"] == f"[::1]:{target}"
-            local = agent.events("listening")[0]["address"]
-            await exchange(int(local.rpartition(":")[2]), 100_000, host="::1")
-    server.close()
+    async with serve(echo, host="::1") as target:
+        with running(tmp_path, "relay", *relay) as process:
+            await until(lambda: process.events("listening"))
+            (line,) = process.events("listening")
+            assert line["admin"].startswith("[::1]:")
+            to_relay = ("--relay", f"ws://{line['address']}", "--admin-host", "[::1]", "--admin-port", "0")
+            with (
+                running(tmp_path, "host-agent", *to_relay, "--tunnel", f"mc=[::1]:{target}") as host,
+                running(tmp_path, "client-agent", *to_relay, "--forward", "[::1]:0=mc") as agent,
+            ):
+                await until(lambda: host.events("tunnel offered") and agent.events("listening"))
+                assert host.events("tunnel offered")[0]["target"] == f"[::1]:{target}"
+                local = agent.events("listening")[0]["address"]
+                await exchange(int(local.rpartition(":")[2]), 100_000, host="::1")

@@ -188,7 +188,7 @@ async def test_a_proxy_that_refuses(loop_factory: Any, through: Callable[..., No
     async with System() as system, proxy(kind, login="alex:right") as by:
         through(**variables(kind, by, "alex:wrong-password"))
         await system.client("mc", wait=False)
-        await until(lambda: by.refused >= 2)
+        await until(lambda: by.refused >= 2 and reasons(system))
         assert reasons(system)[0].startswith(f"the proxy to {system.url} failed: ")
         assert "wrong-password" not in system.raw_log
         assert not by.asked
@@ -384,7 +384,8 @@ async def test_names_are_resolved_anew_at_each_dial(loop_factory: Any, monkeypat
             with pytest.raises(ConnectionResetError):
                 await reader.read()
             await close(writer)
-            assert system.events("stream closed")[-1]["reason"] == "the target's name was not found"
+            # The stream before it may end after it.
+            assert "the target's name was not found" in [line["reason"] for line in system.events("stream closed")]
             assert asked.count("server.test") == 3
 
 

@@ -12,6 +12,7 @@ from client_agent import service as client_service
 from client_agent import tunnel as client_tunnel
 from host_agent import service as host_service
 from host_agent.service import HostAgent
+from host_agent.tunnel import MOST_WARM, HostTunnel
 from support.apps import Handler, close, connect, echo, exchange, serve, until
 from support.peer import Peer
 from support.system import System
@@ -55,6 +56,29 @@ async def test_clients_that_come_before_their_host_are_served(loop_factory: Any)
         await system.host({"mc": target}, wait=False, warm=1)
         await asyncio.gather(*waiting)
         assert system.relay.pairing.waiting == 0
+
+
+async def test_a_host_that_comes_dials_for_all_who_wait(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first pairing tells how many they are: it dials that many legs together, and not one after the other."""
+    monkeypatch.setattr(host_service, "TICK", 0.1)
+    wanted: list[int] = []
+    usual = HostTunnel._wanted
+
+    def spied(tunnel: HostTunnel) -> int:
+        wanted.append(usual(tunnel))
+        return wanted[-1]
+
+    monkeypatch.setattr(HostTunnel, "_wanted", spied)
+    async with serve(echo) as target, System() as system:
+        client = await system.client("mc")
+        waiting = [asyncio.create_task(exchange(client.ports[0], 1000, seed)) for seed in range(20)]
+        await until(lambda: system.relay.pairing.waiting == 20)
+        host = await system.host({"mc": target}, wait=False, warm=1)
+        await asyncio.gather(*waiting)
+        first = next(number for number in wanted if number > 1)
+        assert first == 1 + 19, "the usual one, and one for each who still waits"
+        assert max(wanted) <= MOST_WARM
+        await until(lambda: usual(host._tunnels[0]) == 1)
 
 
 async def test_a_client_that_waits_in_vain_is_reset(loop_factory: Any) -> None:
@@ -141,6 +165,38 @@ async def test_they_start_in_any_order(loop_factory: Any, order: tuple[str, ...]
             await asyncio.sleep(0)
         await exchange(client.ports[0], 100_000)
         await until(lambda: not host.readiness() and not client.readiness())
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(["relay", "host", "client"])), ids="-".join)
+async def test_they_restart_in_any_order(loop_factory: Any, order: tuple[str, ...]) -> None:
+    """After each the tunnel works; a stream outlives a restart of the relay, and is reset with an agent."""
+    async with serve(echo) as target, System() as system, System() as other, Wire(system.relay.port) as wire:
+        url = f"ws://127.0.0.1:{wire.port}"
+        host = await system.host({"mc": target}, relay=url)
+        client = await system.client("mc", relay=url)
+        reader, writer = await connect(client.ports[0])
+        writer.write(b"hello")
+        assert await reader.readexactly(5) == b"hello"
+        living = True
+        for name in order:
+            if name == "relay":
+                wire.target = other.relay.port
+                wire.cut()
+            elif name == "host":
+                await system.stop(host)
+                host = await system.host({"mc": target}, relay=url, wait=False)
+            else:
+                await system.stop(client)
+                client = await system.client("mc", relay=url, wait=False)
+            living = living and name == "relay"
+            if living:
+                writer.write(b"still here")
+                assert await reader.readexactly(10) == b"still here"
+            await exchange(client.ports[0], 100_000)
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        await close(writer)
+        await system.stop_agents()
 
 
 # Sharing.

@@ -18,6 +18,10 @@ from .session import Kind, Session
 if TYPE_CHECKING:
     from .service import ClientAgent
 
+# Pairs that wait for their next stream. More than the few that are kept ready from the start:
+# who opens dozens of connections at once will do so again, and a pair costs a millisecond of
+# CPU to make.
+MOST_FREE: Final = 32
 IDLE_PAIR: Final = 30.0  # seconds that a pair is kept for the next stream: it occupies a leg of the host
 
 
@@ -84,7 +88,7 @@ class ClientTunnel:
 
     def free(self, leg: ClientLeg) -> None:
         """The stream on `leg` has ended cleanly: keep the pair for the next, if there is use for it."""
-        if leg.open and not leg.leaving and len(self._free) < self.agent.settings.warm:
+        if leg.open and not leg.leaving and len(self._free) < max(self.agent.settings.warm, MOST_FREE):
             leg.free_since = time.monotonic()
             self._free.append(leg)
         else:

@@ -79,11 +79,11 @@ class RelayLeg(Leg):
         self._pairing.add(self)
 
     def on_data(self, pieces: Sequence[memoryview | bytes], size: int) -> None:
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         peer = self.peer
         if peer is not None:
             self.carried += size
-            peer.send_data(data)
+            # Unmasked, they are pieces of their own: nothing is read into them again.
+            peer.send_pieces(pieces, size)
         elif self.deserted:
             self.abort()
         elif not self.open:
@@ -91,7 +91,7 @@ class RelayLeg(Leg):
         elif self.v1 and self.asked is None:
             self.violated(CloseCode.POLICY_VIOLATION, "data before a stream was opened")
         else:
-            self._hold(bytes(data), text=False)
+            self._hold(b"".join(pieces), text=False)
 
     def on_text(self, payload: bytes) -> None:
         if not self.open:

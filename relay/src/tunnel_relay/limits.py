@@ -35,6 +35,20 @@ def address_key(address: str) -> str:
     return address
 
 
+def _without_port(text: str) -> str | None:
+    """The IP address in `text`, to which some proxies add a port; None if there is none."""
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        parsed = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return str(mapped or parsed)
+
+
 class FailedLogins:
     """Slows an address down that keeps presenting bad tokens; never bans it for ever.
 
@@ -82,8 +96,12 @@ class Limits:
             return peer
         # Each proxy appends whom it heard from: the last that is not one of ours is who it is.
         for said in reversed(headers.get(self._header, "").split(",")):
-            candidate = said.strip()
-            if candidate and not self._is_trusted(candidate):
+            if not said.strip():
+                continue
+            candidate = _without_port(said.strip())
+            if candidate is None:
+                return peer  # what is no address is nobody's
+            if not self._is_trusted(candidate):
                 return candidate
         return peer
 

@@ -43,8 +43,7 @@ class ProbeLeg(Leg):
         if self._left < 0:
             self.violated(CloseCode.POLICY_VIOLATION, "more than a probe may send")
             return
-        for piece in pieces:
-            self.send_data(piece)
+        self.send_pieces(pieces, size)
 
     def on_writable(self, writable: bool) -> None:
         if writable:

@@ -14,10 +14,11 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from websockets.proxy import get_proxy, parse_proxy
-from websockets.uri import parse_uri
+from websockets.exceptions import InvalidProxy
+from websockets.proxy import Proxy, get_proxy, parse_proxy
+from websockets.uri import WebSocketURI, parse_uri
 
-from ..errors import AccessDenied, RelayUnavailable, UsageError
+from ..errors import AccessDenied, ProtocolViolation, RelayUnavailable, UsageError
 from ..net import sockets
 from ..net.dialer import Dialer
 from ..net.leg import Leg
@@ -26,12 +27,14 @@ from ..net.sockets import Address
 from ..protocol import tokens
 from ..protocol.control import MAX_MESSAGE, PROBE_BYTES, Probed, to_doctor
 from ..protocol.endpoints import PROBE, Role, new_id
+from ..protocol.frames import CloseCode
 from ..protocol.tokens import LEEWAY
 from .credentials import Credentials
 from .settings import AgentSettings
 
 PINGS: Final = 5
 PATIENCE: Final = 5.0  # seconds for the pings, and for the bytes
+LEAVE: Final = 1.0  # seconds for the last legs to close
 PIECE: Final = 64 * 1024
 MOST_IN_FLIGHT: Final = 1024 * 1024  # bytes of the probe that may be on their way: as a stream's window
 
@@ -52,6 +55,15 @@ class Failed(Exception):
         self.advice = advice
 
 
+def _proxy(uri: WebSocketURI) -> Proxy | None:
+    """The proxy to go through, by the environment. Raises UsageError."""
+    url = get_proxy(uri)
+    try:
+        return parse_proxy(url) if url is not None else None
+    except (InvalidProxy, ValueError) as exc:  # neither is shown: a password may be in it
+        raise UsageError("the proxy in the environment is none: write http_proxy=http://HOST:PORT") from exc
+
+
 class _ProbeLeg(Leg):
     """Measures the way to the relay and back."""
 
@@ -59,13 +71,19 @@ class _ProbeLeg(Leg):
 
     def __init__(self, monitor: LegMonitor) -> None:
         super().__init__(monitor, client=True, text_limit=MAX_MESSAGE)
-        self.told: asyncio.Future[Probed] = asyncio.get_running_loop().create_future()
+        self.told: asyncio.Future[Probed | None] = asyncio.get_running_loop().create_future()
+        self.end = ""  # why it ended
         self.echoed = 0
         self.changed = asyncio.Event()
 
     def on_text(self, payload: bytes) -> None:
+        try:
+            told = to_doctor(payload)
+        except ProtocolViolation as exc:
+            self.violated(exc.code, exc.reason)
+            return
         if not self.told.done():
-            self.told.set_result(to_doctor(payload))
+            self.told.set_result(told)
 
     def on_data(self, pieces: Sequence[memoryview | bytes], size: int) -> None:
         self.echoed += size
@@ -73,8 +91,9 @@ class _ProbeLeg(Leg):
 
     def on_end(self, code: int, reason: str) -> None:
         self.changed.set()
+        self.end = reason or f"close code {code}"
         if not self.told.done():
-            self.told.set_exception(RelayUnavailable(f"the relay closed the probe: {reason or code}"))
+            self.told.set_result(None)
 
 
 class Doctor:
@@ -87,7 +106,7 @@ class Doctor:
         self._say = say
         self._sick = 0
         self._uri = parse_uri(settings.relay)
-        self._proxy = get_proxy(self._uri)
+        self._proxy = _proxy(self._uri)
         self._trips: asyncio.Queue[float] = asyncio.Queue()
         self.monitor = LegMonitor(self._trips.put_nowait, lambda _: None)
         self._credentials = Credentials(role, settings.token, settings.secret)
@@ -119,6 +138,7 @@ class Doctor:
             for tunnel in self.tunnels:
                 await self._probe(tunnel)
             await self.check("clock", self._clock)
+            await self.monitor.close_all(CloseCode.NORMAL, "", LEAVE)
         if self._sick:
             self._say(f"{self._sick} of these need looking after")
         return 1 if self._sick else 0
@@ -143,8 +163,7 @@ class Doctor:
     def _door(self) -> Address:
         """Where TCP goes: the relay, or the proxy before it."""
         if self._proxy is not None:
-            proxy = parse_proxy(self._proxy)
-            return Address(proxy.host, proxy.port)
+            return Address(self._proxy.host, self._proxy.port)
         return Address(self._uri.host, self._uri.port)
 
     async def _name(self) -> str:
@@ -187,7 +206,9 @@ class Doctor:
                 "give its authority with --ca-file, or have the relay's certificate mended",
             ) from exc
         except OSError as exc:
-            raise Failed(f"no TLS there: {exc}", "is this port meant for wss://? try ws://, or port 443") from exc
+            raise Failed(
+                f"no TLS there: {reason_of(exc)}", "is this port meant for wss://? try ws://, or port 443"
+            ) from exc
         certificate = writer.get_extra_info("peercert") or {}
         version = writer.get_extra_info("ssl_object").version()
         writer.close()
@@ -196,11 +217,15 @@ class Doctor:
     async def _through(self) -> str:
         if self._proxy is None:
             return "none"
-        proxy = parse_proxy(self._proxy)
-        return f"{proxy.scheme}://{proxy.host}:{proxy.port}, from the environment"
+        return f"{self._proxy.scheme}://{self._proxy.host}:{self._proxy.port}, from the environment"
 
     async def _token(self) -> str:
         if not self.settings.token:
+            if self.settings.secret:
+                try:
+                    self._credentials.check([])
+                except UsageError as exc:
+                    raise Failed(str(exc), "give the relay's own secret, or a token of whoever runs it") from exc
             return "made from the secret" if self.settings.secret else "none"
         try:
             grant = tokens.read(self.settings.token.read())
@@ -236,8 +261,16 @@ class Doctor:
 
         async def presence() -> str:
             assert leg is not None, "only after the upgrade"
-            async with asyncio.timeout(PATIENCE):
-                told = await leg.told
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    told = await leg.told
+            except TimeoutError:
+                told = None
+            if told is None:
+                raise Failed(
+                    f"the relay does not tell who is there: {leg.end or 'no word from it'}",
+                    "is it of the same version, and is nothing on the way that holds WebSocket frames back?",
+                )
             if self.role == "host":
                 return f"{told.hosts} legs of host-agents and {told.waiting} clients wait at the relay"
             if not told.hosts:

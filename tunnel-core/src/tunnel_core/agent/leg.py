@@ -56,8 +56,8 @@ class AgentLeg(Leg, Generic[M]):
             self.tcp.release(HOLD_LINK)
         self.stream = self.tcp = None
 
-    def send_message(self, message: Message) -> None:
-        self.send_text(encode(message))
+    def send_message(self, message: Message, *, linger: bool = False) -> None:
+        self.send_text(encode(message), linger=linger)
 
     # net.leg.Leg
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar, cast
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidStatus, ProxyError, WebSocketException
+from websockets.exceptions import InvalidProxy, InvalidStatus, ProxyError, WebSocketException
 from websockets.proxy import get_proxy
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
@@ -180,6 +180,7 @@ class Dialer:
             async with asyncio.timeout(DIAL_TIMEOUT):
                 connection = await self._handshake(tunnel, prefix)
         except InvalidStatus as exc:
+            self.relay_date = exc.response.headers.get("Date", "")
             raise self._refused(exc, leg_path(self._role, tunnel)) from exc
         except TimeoutError as exc:
             raise RelayUnavailable(f"no answer from {self._relay} within {DIAL_TIMEOUT:g} s") from exc
@@ -189,6 +190,8 @@ class Dialer:
             ) from exc
         except ssl.SSLError as exc:
             raise RelayUnavailable(f"no TLS with {self._relay} ({exc.reason}): is it ws:// there, or a proxy?") from exc
+        except InvalidProxy as exc:  # its URL is not shown: a password may be in it
+            raise RelayUnavailable(f"no way to {self._relay}: the proxy in the environment is none: {exc.msg}") from exc
         except ProxyError as exc:
             raise RelayUnavailable(f"the proxy to {self._relay} failed: {exc}") from exc
         except (WebSocketException, OSError, EOFError, ValueError) as exc:  # ValueError: a proxy's URL, a header

@@ -118,6 +118,8 @@ class HttpServer:
 
     def opened(self, connection: HttpConnection) -> None:
         self._connections.add(connection)
+        if self._sock.fileno() < 0:
+            connection.abort()  # it was just being accepted when the port was closed
         if len(self._connections) >= self._at_once and self._server is not None:
             self._pause()
             self._full()

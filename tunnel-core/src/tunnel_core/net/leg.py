@@ -8,6 +8,7 @@ event loop; what goes out is one write a frame.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, cast
@@ -23,14 +24,20 @@ from ..protocol.frames import (
     Event,
     FrameReader,
     control_frame,
-    data_frame,
+    data_header,
     mask_keys,
+    masked_frame,
 )
+from ..protocol.replay import Masked
 from .buffers import READ_BUFFER
+from .sockets import forgets_to_pause
 
 if TYPE_CHECKING:
     from .liveness import LegMonitor
 
+# Seconds that a message nobody waits for may wait for others: a write wakes a process at each
+# of two hops, and costs more than all else about a message.
+LINGER: Final = 0.001
 # Bytes that wait for the socket at which whoever feeds the leg is told to pause, and at
 # which it may go on.
 HIGH_WATER: Final = 256 * 1024
@@ -78,6 +85,9 @@ class Leg(asyncio.BufferedProtocol):
         self._ping: tuple[bytes, float] | None = None
         self._pong: bytes | None = None  # what is to be answered of this read
         self._buffer = READ_BUFFER
+        self._join = JOIN
+        self._corked: list[bytes] = []  # control frames that leave together, or with data
+        self._lingering = False  # they may all wait
         self._ended = False
         self.silent = False  # it was given up because nothing came
 
@@ -110,20 +120,40 @@ class Leg(asyncio.BufferedProtocol):
         """Bytes that wait for the socket."""
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
-    def send_data(self, data: memoryview | bytes) -> None:
-        """Send one binary message."""
-        if self._transport is None or self._close_sent:
-            return
-        header, payload = data_frame(data, next(_keys) if self._client else b"")
+    def send_data(self, data: memoryview | bytes) -> Masked | None:
+        """Send one binary message of the WebSocket client. Returns what was sent, where that is worth keeping."""
+        transport = self._transport
+        if transport is None or self._close_sent:
+            return None
+        key = next(_keys)
+        header, payload = masked_frame(data, key)
         size = len(payload)
         self.bytes_out += size + len(header)
-        if size <= JOIN:
-            self._transport.write(header + payload)
-        elif not self._transport.is_closing():  # asyncio's writelines, before 3.14, does not ask that itself
-            self._transport.writelines((header, payload))
+        if size <= self._join:
+            self._write(header + payload)
+        else:
+            self._uncork()
+            if not transport.is_closing():  # asyncio's writelines, before 3.14, does not ask that itself
+                transport.writelines((header, payload))
+        return Masked(payload, key) if size > JOIN else None
 
-    def send_text(self, payload: bytes) -> None:
-        self._send_control(TEXT, payload)
+    def send_pieces(self, pieces: Sequence[memoryview | bytes], size: int) -> None:
+        """Send one binary message of the server: `size` bytes in pieces that nobody will change."""
+        transport = self._transport
+        if transport is None or self._close_sent:
+            return
+        header = data_header(size)
+        self.bytes_out += size + len(header)
+        if size <= self._join:
+            self._write(b"".join((header, *pieces)))
+        else:
+            self._uncork()
+            if not transport.is_closing():
+                transport.writelines((header, *pieces))
+
+    def send_text(self, payload: bytes, *, linger: bool = False) -> None:
+        """Send a text message. One that may `linger` waits a moment for others to leave with."""
+        self._send_control(TEXT, payload, linger=linger)
 
     def ping(self) -> None:
         """Ask for a sign of life. The answer also measures the round trip."""
@@ -161,6 +191,7 @@ class Leg(asyncio.BufferedProtocol):
     def _close_transport(self) -> None:
         """Close once what is unsent has left; the peer may take a while for that, and no longer."""
         if self._transport is not None:
+            self._uncork()
             self._transport.close()
             asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self.abort)
 
@@ -184,17 +215,40 @@ class Leg(asyncio.BufferedProtocol):
             self.reading = True
             self._transport.resume_reading()
 
-    def _send_control(self, opcode: int, payload: bytes) -> None:
+    def _send_control(self, opcode: int, payload: bytes, *, linger: bool = False) -> None:
+        """Send a control frame or text: with what follows it, at the end of this turn of the loop at the latest."""
         if self._transport is not None and not self._close_sent:
-            frame = control_frame(opcode, payload, mask=self._client)
+            frame = control_frame(opcode, payload, next(_keys) if self._client else b"")
             self.bytes_out += len(frame)
+            if linger and not self._corked:
+                self._lingering = True
+                asyncio.get_running_loop().call_later(LINGER, self._uncork)
+            elif not linger and (self._lingering or not self._corked):
+                self._lingering = False
+                loop = asyncio.get_running_loop()
+                loop.call_soon(loop.call_soon, self._uncork)  # after the sockets were asked once more
+            self._corked.append(frame)
+
+    def _write(self, frame: bytes) -> None:
+        if self._corked:
+            self._corked.append(frame)
+            self._uncork()
+        elif self._transport is not None:
             self._transport.write(frame)
+
+    def _uncork(self) -> None:
+        if self._corked:
+            frames, self._corked, self._lingering = self._corked, [], False
+            if self._transport is not None:
+                self._transport.write(b"".join(frames))
 
     # asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast("asyncio.Transport", transport)
         transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+        if forgets_to_pause(transport):
+            self._join = sys.maxsize
         self._monitor.watch(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -207,31 +261,39 @@ class Leg(asyncio.BufferedProtocol):
         """Take bytes that the connection brought."""
         self.bytes_in += len(data)
         items = self._reader.feed(data)
-        if len(items) > MANY_FRAMES:
-            self._take_turns()
-        elif self._buffer is SMALL_READ:
-            if len(items) > MANY_FRAMES // 2:
-                self._take_turns()
-            else:
-                self._buffer = READ_BUFFER
+        count = len(items)
+        if count > MANY_FRAMES or self._buffer is SMALL_READ:
+            self._share_turns(count)
+        if self._reader.events:
+            self._mixed(items)
+        elif count:
+            pieces = cast("list[memoryview | bytes]", items)
+            self.on_data(pieces, len(pieces[0]) if count == 1 else sum(map(len, pieces)))
+
+    def _mixed(self, items: Sequence[memoryview | bytes | Event]) -> None:
+        """Hand on payload and events in their order."""
         pieces: list[memoryview | bytes] = []
-        size = 0
         for item in items:
-            if isinstance(item, Event):
-                if pieces:
-                    self.on_data(pieces, size)
-                    pieces = []
-                    size = 0
-                self._on_event(item)
-            else:
+            if not isinstance(item, Event):
                 pieces.append(item)
-                size += len(item)
+                continue
+            if pieces:
+                self.on_data(pieces, sum(map(len, pieces)))
+                pieces = []
+            self._on_event(item)
         if pieces:
-            self.on_data(pieces, size)
+            self.on_data(pieces, sum(map(len, pieces)))
         pong, self._pong = self._pong, None
         if pong is not None:
             # The latest ping's alone is answered, as RFC 6455 section 5.5.3 allows.
             self._send_control(PONG, pong)
+
+    def _share_turns(self, count: int) -> None:
+        """A read brought `count` frames: keep to small reads while they are many."""
+        if count > (MANY_FRAMES // 2 if self._buffer is SMALL_READ else MANY_FRAMES):
+            self._take_turns()
+        else:
+            self._buffer = READ_BUFFER
 
     def _take_turns(self) -> None:
         self._buffer = SMALL_READ

@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 import struct
+import sys
 from typing import Final, NamedTuple
 
 import aiohappyeyeballs
@@ -21,7 +22,8 @@ RACE_DELAY: Final = 0.25  # seconds before the other address family is tried too
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 # A peer that is gone without a word is noticed after 60 s idle and 4 probes 15 s apart.
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
-
+# CVE-2024-12254
+_FORGETFUL: Final = (3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
 
 _LISTEN_HINTS: Final = {
     errno.EADDRINUSE: ": choose another port, or stop what uses this one",
@@ -128,6 +130,11 @@ def reset_on_close(sock: socket.socket | None) -> None:
     """Make the next close send RST instead of FIN. Of a socket that is closed there is nothing to make."""
     if sock is not None and sock.fileno() >= 0 and sock.family != getattr(socket, "AF_UNIX", None):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+
+
+def forgets_to_pause(transport: asyncio.Transport) -> bool:
+    """Whether its `writelines` never says that too much waits, as of asyncio's own sockets in some versions."""
+    return _FORGETFUL and type(transport).__module__ == "asyncio.selector_events"
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
-from .buffers import READ_BUFFER, READ_SIZE
+from .buffers import FRAME_BUFFER, READ_BUFFER
 from .sockets import Address, reset_on_close
 
 
@@ -113,7 +113,7 @@ class TcpConnection(asyncio.BufferedProtocol):
         if self._limits[0]:
             transport.set_write_buffer_limits(*self._limits)
         if self._early:
-            transport.writelines(self._early)
+            transport.write(b"".join(self._early))  # asyncio's writelines may forget to tell when it has left
             self._early = []
             self.carrier.local_drained()  # the transport tells only of what it could not take at once
         if self._early_eof:
@@ -128,7 +128,7 @@ class TcpConnection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         credit = self.carrier.credit
-        return READ_BUFFER if credit >= READ_SIZE else READ_BUFFER[:credit]
+        return FRAME_BUFFER if credit >= len(FRAME_BUFFER) else READ_BUFFER[:credit]
 
     def buffer_updated(self, nbytes: int) -> None:
         self.carrier.local_data(READ_BUFFER[:nbytes])

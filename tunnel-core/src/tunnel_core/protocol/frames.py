@@ -2,8 +2,8 @@
 
 `FrameReader` turns what a socket read into binary payload, which it hands on as it
 arrives (cut-through: no frame is ever reassembled, so no length can cost memory),
-and into the rare whole events: text, ping, pong, close. `data_frame` and
-`control_frame` make what goes out.
+and into the rare whole events: text, ping, pong, close. `data_header`, `masked_frame`
+and `control_frame` make what goes out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from websockets.exceptions import ProtocolError
-from websockets.frames import Close, Frame, Opcode
+from websockets.frames import Close
 
 try:
     from websockets.speedups import apply_mask  # in C: 40 GB/s
@@ -30,9 +30,11 @@ __all__ = [
     "CloseCode",
     "Event",
     "FrameReader",
+    "apply_mask",
     "control_frame",
-    "data_frame",
+    "data_header",
     "mask_keys",
+    "masked_frame",
 ]
 
 CONT: Final = 0x0
@@ -117,6 +119,7 @@ class FrameReader:
         "_text",
         "_text_limit",
         "_utf8",
+        "events",
     )
 
     def __init__(self, *, masked: bool, text_limit: int | None) -> None:
@@ -133,16 +136,18 @@ class FrameReader:
         self._utf8: codecs.IncrementalDecoder | None = None
         self._idle = 0  # frames without payload in this read
         self._dead = False  # after a close frame or a violation nothing more is read
+        self.events = 0  # how many there were in what `feed` returned last
 
-    def feed(self, data: memoryview) -> list[memoryview | bytes | Event]:
+    def feed(self, data: memoryview) -> list[memoryview | bytes | Event]:  # noqa: PLR0915 - calls would cost more
         """Read the next bytes of the connection and return what they bring, in order.
 
         Payload comes as bytes, or as slices of `data` that are only good until `data`
         is written again. A CLOSE event is the last one ever.
         """
-        if self._dead:
-            return []
         out: list[memoryview | bytes | Event] = []
+        self.events = 0
+        if self._dead:
+            return out
         end = len(data)
         pos = 0
         masked = self._masked
@@ -156,33 +161,40 @@ class FrameReader:
                 pos = self._payload(data, pos, out)
                 if self._left >= 0 or self._dead:
                     return out
-            # The fast path: whole, final, binary frames of a size given in one byte or
-            # two. Everything else falls through to the slow, clear one.
-            while end - pos >= 2 and data[pos] == FINAL_BINARY and not self._message:
+            # The fast path: final binary frames, as far as they have come. Everything else
+            # falls through to the slow, clear one.
+            while end - pos > 1 and data[pos] == FINAL_BINARY and not self._message:
                 length = data[pos + 1] ^ masked
                 start = pos + 2
-                if length == 126 and end - pos >= 4:
-                    length = data[pos + 2] << 8 | data[pos + 3]
-                    start = pos + 4
-                elif length > 125:
-                    break
+                if length > 125:
+                    if length == 126 and end - pos > 3:
+                        length = data[pos + 2] << 8 | data[pos + 3]
+                        start = pos + 4
+                    elif length == 127 and end - pos > 9:
+                        (length,) = _unpack_64(data, pos + 2)
+                        start = pos + 10
+                    else:
+                        break
                 if masked:
                     start += 4
-                    if end - start < length:
-                        break
-                    pos = start + length
-                    if length:
-                        out.append(apply_mask(data[start:pos], bytes(data[start - 4 : start])))
-                    elif not self._may_idle(out):
+                stop = start + length
+                if stop > end:
+                    if start <= end and not length >> 63:
+                        self._opcode, self._fin, self._left = BINARY, True, length
+                        if masked:
+                            self._key = bytes(data[start - 4 : start])
+                        pos = start
+                    break
+                pos = stop
+                if not length:
+                    if not self._may_idle(out):
                         return out
+                elif masked:
+                    out.append(apply_mask(data[start:stop], bytes(data[start - 4 : start])))
                 else:
-                    if end - start < length:
-                        break
-                    pos = start + length
-                    if length:
-                        out.append(data[start:pos])
-                    elif not self._may_idle(out):
-                        return out
+                    out.append(data[start:stop])
+            if self._left >= 0:
+                continue
             if pos == end:
                 return out
             taken = self._header(data, pos, out)
@@ -262,15 +274,19 @@ class FrameReader:
 
     def _payload(self, data: memoryview, pos: int, out: list[memoryview | bytes | Event]) -> int:
         """Take what `data` holds of the current frame's payload. Returns the position after it."""
-        take = min(self._left, len(data) - pos)
+        left = self._left
+        take = len(data) - pos
+        if take >= left:
+            take = left
+            self._left = -1
+        else:
+            self._left = left - take
         part: memoryview | bytes = data[pos : pos + take]
-        self._left -= take
         if self._masked and take:
             key = self._key
             part = apply_mask(part, key)
-            turn = take & 3
-            if turn:
-                self._key = key[turn:] + key[:turn]
+            if take & 3 and take < left:
+                self._key = key[take & 3 :] + key[: take & 3]
         if self._opcode == BINARY:
             if take:
                 out.append(part)
@@ -278,14 +294,12 @@ class FrameReader:
             self._text_part(part, out)
         else:
             self._collected += part
-        if not self._left and not self._dead:
-            self._left = -1
-            if self._opcode >= CLOSE:
+            if self._left < 0:
                 self._control(out)
         return pos + take
 
     def _text_part(self, part: memoryview | bytes, out: list[memoryview | bytes | Event]) -> None:
-        last = self._fin and not self._left
+        last = self._fin and self._left < 0
         try:
             if self._text_limit is None:
                 if self._utf8 is None:
@@ -299,7 +313,7 @@ class FrameReader:
                 text = bytes(self._text)
                 self._text.clear()
                 text.decode()
-                out.append(Event(TEXT, text))
+                self._event(out, Event(TEXT, text))
         except UnicodeDecodeError:
             self._fail(out, CloseCode.INVALID_DATA, "text is not UTF-8")
 
@@ -307,7 +321,7 @@ class FrameReader:
         payload = bytes(self._collected)
         self._collected.clear()
         if self._opcode != CLOSE:
-            out.append(Event(self._opcode, payload))
+            self._event(out, Event(self._opcode, payload))
             return
         try:
             close = Close.parse(payload)
@@ -317,11 +331,15 @@ class FrameReader:
             self._fail(out, CloseCode.INVALID_DATA, "close reason is not UTF-8")
         else:
             self._dead = True
-            out.append(Event(CLOSE, close.reason.encode(), close.code))
+            self._event(out, Event(CLOSE, close.reason.encode(), close.code))
+
+    def _event(self, out: list[memoryview | bytes | Event], event: Event) -> None:
+        self.events += 1
+        out.append(event)
 
     def _fail(self, out: list[memoryview | bytes | Event], code: int, reason: str) -> int:
         self._dead = True
-        out.append(_violation(code, reason))
+        self._event(out, _violation(code, reason))
         return 0
 
 
@@ -337,26 +355,32 @@ def mask_keys() -> Iterator[bytes]:
             yield block[start : start + 4]
 
 
-def _data_header(length: int, mask: int) -> bytes:
+def _header(first: int, length: int, mask: int) -> bytes:
     if length < 126:
-        return bytes((FINAL_BINARY, mask | length))
+        return bytes((first, mask | length))
     if length < 65536:
-        return _pack_16(FINAL_BINARY, mask | 126, length)
-    return _pack_64(FINAL_BINARY, mask | 127, length)
+        return _pack_16(first, mask | 126, length)
+    return _pack_64(first, mask | 127, length)
 
 
-_SHORT_HEADERS: Final = {mask: tuple(_data_header(length, mask) for length in range(126)) for mask in (0, MASKED)}
+_SHORT_HEADERS: Final = tuple(_header(FINAL_BINARY, length, 0) for length in range(126))
+_SHORT_MASKED_HEADERS: Final = tuple(_header(FINAL_BINARY, length, MASKED) for length in range(126))
 
 
-def data_frame(payload: memoryview | bytes | bytearray, key: bytes) -> tuple[bytes, memoryview | bytes | bytearray]:
-    """One whole binary message as (header, payload), masked with `key` unless that is empty."""
+def data_header(length: int) -> bytes:
+    """The header of one whole, unmasked binary message of `length` bytes."""
+    return _SHORT_HEADERS[length] if length < 126 else _header(FINAL_BINARY, length, 0)
+
+
+def masked_frame(payload: memoryview | bytes, key: bytes) -> tuple[bytes, bytes]:
+    """One whole binary message as (header, payload), masked with `key`."""
     length = len(payload)
+    header = _SHORT_MASKED_HEADERS[length] if length < 126 else _header(FINAL_BINARY, length, MASKED)
+    return header + key, apply_mask(payload, key)
+
+
+def control_frame(opcode: int, payload: bytes, key: bytes) -> bytes:
+    """One whole text, ping, pong or close frame, masked with `key` unless that is empty."""
     if key:
-        header = _SHORT_HEADERS[MASKED][length] if length < 126 else _data_header(length, MASKED)
-        return header + key, apply_mask(payload, key)
-    return (_SHORT_HEADERS[0][length] if length < 126 else _data_header(length, 0)), payload
-
-
-def control_frame(opcode: int, payload: bytes, *, mask: bool) -> bytes:
-    """One whole text, ping, pong or close frame. The slow, clear path."""
-    return Frame(Opcode(opcode), payload).serialize(mask=mask)
+        return _header(FIN | opcode, len(payload), MASKED) + key + apply_mask(payload, key)
+    return _header(FIN | opcode, len(payload), 0) + payload

@@ -20,7 +20,7 @@ HIGH_WATER: Final = 256 * 1024  # bytes for the local socket at which the leg is
 class RawLink(Protocol):
     """A leg whose other side is raw, as the stream sees it."""
 
-    def send_data(self, data: Payload) -> None:
+    def send_data(self, data: Payload) -> object:
         """Send bytes. They are only good until the call returns."""
 
     def half_close(self) -> None:

@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from .frames import apply_mask
+
 # Small writes are gathered into blocks of this size, so that a million tiny messages
 # do not cost a million objects.
 BLOCK: Final = 16 * 1024
@@ -44,6 +46,22 @@ class ReplayBudget:
                 callback()
 
 
+class Masked:
+    """Payload as a leg sent it: masked with `key`. The buffer keeps that instead of another copy."""
+
+    __slots__ = ("_key", "_payload")
+
+    def __init__(self, payload: bytes, key: bytes) -> None:
+        self._payload = payload
+        self._key = key
+
+    def __len__(self) -> int:
+        return len(self._payload)
+
+    def unmasked(self) -> bytes:
+        return apply_mask(self._payload, self._key)
+
+
 class ReplayBuffer:
     """The bytes of one direction from offset `start` (acknowledged) to `end` (sent)."""
 
@@ -53,17 +71,20 @@ class ReplayBuffer:
         self.start = 0
         self.end = 0
         self.budget = budget
-        self._blocks: deque[bytes | bytearray] = deque()
+        self._blocks: deque[bytes | bytearray | Masked] = deque()
         self._skip = 0  # released bytes at the front of the first block
 
-    def append(self, data: memoryview | bytes) -> None:
-        """Keep a copy of `data`."""
+    def append(self, data: memoryview | bytes, sent: Masked | None = None) -> None:
+        """Keep a copy of `data`, or what a leg made of it."""
         size = len(data)
         blocks = self._blocks
-        if size >= BLOCK:
+        last = blocks[-1] if blocks else None
+        if sent is not None:
+            blocks.append(sent)
+        elif size >= BLOCK:
             blocks.append(bytes(data))
-        elif blocks and type(blocks[-1]) is bytearray and len(blocks[-1]) < BLOCK:
-            blocks[-1] += data
+        elif type(last) is bytearray and len(last) < BLOCK:
+            last += data
         else:
             blocks.append(bytearray(data))
         self.end += size
@@ -88,7 +109,7 @@ class ReplayBuffer:
         skip = self._skip + offset - self.start
         for block in tuple(self._blocks):
             if skip < len(block):
-                yield memoryview(block)[skip:]
+                yield memoryview(block.unmasked() if isinstance(block, Masked) else block)[skip:]
             skip = max(0, skip - len(block))
 
     def clear(self) -> None:

@@ -191,8 +191,9 @@ class HostStream(Stream):
     def accept(self) -> None:
         """The target answered."""
         self._turn(Turn.ACCEPT)
-        self._say(Accepted(self.id, self.window))
-        self._ack(1)
+        # The target's answer to what came with `open` mostly follows at once.
+        self._say(Accepted(self.id, self.window), linger=bool(self.received))
+        self._tick_later()
 
     def refuse(self, reason: str) -> None:
         """The target did not."""

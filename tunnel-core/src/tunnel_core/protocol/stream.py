@@ -37,7 +37,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from .control import EARLY_DATA, Ack, Fin, Message, Reset
-from .replay import ReplayBudget, ReplayBuffer
+from .replay import Masked, ReplayBudget, ReplayBuffer
 
 Payload = memoryview | bytes
 
@@ -84,11 +84,14 @@ class Outcome(enum.Enum):
 class Link(Protocol):
     """The leg, as a stream sees it."""
 
-    def send_data(self, data: Payload) -> None:
-        """Send bytes of the stream. They are only good until the call returns."""
+    def send_data(self, data: Payload) -> Masked | None:
+        """Send bytes of the stream. They are only good until the call returns.
 
-    def send_message(self, message: Message) -> None:
-        """Send a control message, in order with the data around it."""
+        What was made of them may be given back, for the replay buffer.
+        """
+
+    def send_message(self, message: Message, *, linger: bool = False) -> None:
+        """Send a control message, in order with the data around it. With `linger` it may wait for what follows."""
 
 
 MIN_READ: Final = 4096
@@ -188,9 +191,7 @@ class Stream:
     def local_data(self, data: Payload) -> None:
         """Carry what the local socket read: at most `credit` bytes."""
         replay = self.replay
-        replay.append(data)
-        if self.link is not None:
-            self.link.send_data(data)
+        replay.append(data, self.link.send_data(data) if self.link is not None else None)
         # Below a sixteenth it is better to wait for an ack than to read crumbs.
         if self.limit - (replay.end - replay.start) < self.limit >> 4:
             self.local.hold(HOLD_WINDOW)
@@ -203,6 +204,8 @@ class Stream:
         if not self._eof and self.phase in (Phase.OPENING, Phase.LIVE):
             self._eof = True
             self._say(Fin(self.id, self.replay.end))
+            if self._peer_fin:
+                self._ack(1)
 
     def local_broken(self, reason: str, outcome: Outcome = Outcome.RESET_LOCAL) -> None:
         """The local socket broke, or is to break: the far one shall break too."""
@@ -309,7 +312,8 @@ class Stream:
         else:
             self._peer_fin = True
             self.local.write_eof()
-            self._ack(1)
+            if self._eof:
+                self._ack(1)  # otherwise it goes with the FIN of this end, which mostly follows at once
             self._tick_later()
 
     def _on_reset(self, reason: str) -> None:
@@ -329,9 +333,9 @@ class Stream:
         """Whether acks are not to be sent now."""
         return False
 
-    def _say(self, message: Message) -> None:
+    def _say(self, message: Message, *, linger: bool = False) -> None:
         if self.link is not None:
-            self.link.send_message(message)
+            self.link.send_message(message, linger=linger)
 
     def _ack(self, step: int, *, again: bool = False) -> None:
         """Acknowledge, if that tells the peer at least `step` offsets more."""
@@ -344,7 +348,8 @@ class Stream:
             step = 1  # the peer's half is over: it waits for this ack, and no more will follow
         if delivered - self._told >= step or (again and delivered):
             self._told = delivered
-            self._say(Ack(self.id, delivered))
+            # The last one keeps nobody waiting but the pair, which the next stream can use soon enough.
+            self._say(Ack(self.id, delivered), linger=delivered > self.received)
             self._finish_if_done()
 
     def _carry_on(self, offset: int) -> None:

@@ -1,0 +1,22 @@
+"""An agent that keeps nothing for a resume: it counts what is not acknowledged, and that is all.
+
+python forgetful_agent.py host-agent|client-agent FLAGS
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from tunnel_core.protocol.replay import Masked, ReplayBuffer
+
+
+def append(self: ReplayBuffer, data: memoryview | bytes, sent: Masked | None = None) -> None:
+    self.end += len(data)
+    self.budget.used += len(data)
+
+
+if __name__ == "__main__":
+    ReplayBuffer.append = append  # type: ignore[method-assign]  # what is measured is its absence
+    del sys.argv[0]
+    importlib.import_module(f"{sys.argv[0].replace('-', '_')}.__main__").run()

@@ -1,0 +1,188 @@
+"""What comes beyond a limit is turned away with a word that says when to come again, and is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import pytest
+from support.apps import close, connect, echo, exchange, serve, until
+from support.metrics import Metrics
+from support.peer import Peer, get
+from support.system import System, bearer, token
+from tunnel_core.protocol.endpoints import new_id
+from tunnel_core.service.settings import Secret
+from tunnel_relay import limits
+
+FROM_HERE = {"trusted_proxy": ("127.0.0.0/8",)}
+
+
+async def refusals(system: System, reason: str) -> float:
+    """How many the relay has counted."""
+    metrics = await Metrics.scrape(system.relay.admin_port)
+    return metrics.value("relay_refusals_total", reason=reason)
+
+
+@pytest.mark.parametrize(
+    ("settings", "status", "reason"),
+    [
+        ({"max_legs": 2}, 503, "legs"),
+        ({"max_legs_per_address": 2}, 429, "legs-per-address"),
+        ({"max_legs_per_token": 2}, 429, "legs-per-token"),
+    ],
+)
+async def test_a_leg_too_many_is_told_when_to_come_again(
+    loop_factory: Any, settings: dict[str, int], status: int, reason: str
+) -> None:
+    """Those who are in stay; when one of them leaves, the next is let in."""
+    headers = bearer("host")
+    async with System(**settings) as system, contextlib.AsyncExitStack() as stack:
+        port = system.relay.port
+        first, second = [
+            await stack.enter_async_context(await Peer.dial(port, "/host/mc", headers, v1=True)) for _ in range(2)
+        ]
+        answer = await get(port, "/host/mc", headers, upgrade=True)
+        assert (answer.status, int(answer.headers["retry-after"]) > 0) == (status, True)
+        assert await refusals(system, reason) == 1
+        await close(first.writer)
+        await until(lambda: len(system.relay.pairing.legs) == 1)
+        third = await stack.enter_async_context(await Peer.dial(port, "/host/mc", headers, v1=True))
+        await until(lambda: len(system.relay.pairing.legs) == 2)
+        for peer in (second, third):
+            await close(peer.writer)
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Fly-Client-IP"])
+async def test_behind_a_trusted_proxy_each_client_has_its_own_limit(loop_factory: Any, header: str) -> None:
+    """Its address is what the proxy says, in limits, logs and what the host is told; no other header counts."""
+    async with (
+        System(**FROM_HERE, client_address_header=header, max_legs_per_address=1) as system,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        port = system.relay.port
+        for number in range(3):
+            headers = bearer("host") | {header: f"203.0.113.{number}"}
+            await stack.enter_async_context(await Peer.dial(port, "/host/mc", headers))
+            assert (await get(port, "/host/mc", headers, upgrade=True)).status == 429
+        assert {leg.address for leg in system.relay.pairing.legs} == {f"203.0.113.{number}" for number in range(3)}
+        assert {line["address"] for line in system.events("leg refused")} == {f"203.0.113.{n}" for n in range(3)}
+
+
+async def test_who_is_no_trusted_proxy_is_not_believed(loop_factory: Any) -> None:
+    """By default nobody is."""
+    async with System(max_legs_per_address=1) as system:
+        headers = bearer("host") | {"X-Forwarded-For": "203.0.113.1", "Fly-Client-IP": "203.0.113.1"}
+        async with await Peer.dial(system.relay.port, "/host/mc", headers):
+            headers["X-Forwarded-For"] = "203.0.113.2"
+            assert (await get(system.relay.port, "/host/mc", headers, upgrade=True)).status == 429
+            assert {leg.address for leg in system.relay.pairing.legs} == {"127.0.0.1"}
+
+
+async def test_bad_tokens_slow_down_their_address_alone(loop_factory: Any) -> None:
+    """Also a good token has to wait then; another address does not, and after a while nobody does."""
+    async with System(**FROM_HERE, max_failed_logins=2, failed_login_refill=0.5) as system:
+        port = system.relay.port
+        mallory, alice = {"X-Forwarded-For": "203.0.113.1"}, {"X-Forwarded-For": "203.0.113.2"}
+        for expected in (401, 401, 429):
+            answer = await get(port, "/client/mc", mallory | {"Authorization": "Bearer guess"}, upgrade=True)
+            assert answer.status == expected
+        assert int(answer.headers["retry-after"]) > 0
+        assert await refusals(system, "failed-logins") == 1
+        async with await Peer.dial(port, "/client/mc", alice | bearer("client")):
+            pass
+
+        async def is_let_in() -> bool:
+            return (await get(port, "/client/mc", mallory | bearer("client"), upgrade=True)).status == 101
+
+        async with asyncio.timeout(20):
+            while not await is_let_in():
+                await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("of_token", [True, False], ids=["the token's own", "the relay's"])
+async def test_a_stream_too_many_is_refused(loop_factory: Any, of_token: bool) -> None:
+    """With the reason, for an agent and for a raw leg; when one ends there is room again."""
+    settings = {"max_streams_per_token": 100 if of_token else 1}
+    async with serve(echo) as target, System(**settings) as system:
+        await system.host({"mc": target})
+        given = token("client", streams=1) if of_token else token("client")
+        client = await system.client("mc", secret=Secret(), token=Secret(given))
+        reader, writer = await connect(client.ports[0])
+        writer.write(b"one")
+        assert await reader.readexactly(3) == b"one"
+        second = await connect(client.ports[0])
+        with pytest.raises(ConnectionResetError):
+            await second[0].read()
+        await close(second[1])
+        assert system.events("stream closed")[-1]["reason"] == "too many streams with this token"
+        async with await Peer.dial(system.relay.port, f"/client/mc?token={given}") as raw:
+            closed = await raw.closed()
+            assert (closed.code, closed.reason) == (1013, "too many streams with this token")
+        assert await refusals(system, "streams-per-token") == 2
+        writer.write_eof()
+        assert await reader.read() == b""
+        await close(writer)
+        await until(
+            lambda: len([line for line in system.events("stream closed") if line["outcome"] == "finished"]) == 2
+        )
+        await exchange(client.ports[0], 1000)
+
+
+@pytest.mark.parametrize(
+    ("says", "reason"),
+    [
+        (b"", "handshake-timeout"),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 5000, "header-size"),
+        (b"\x16\x03\x01", "not-http"),
+    ],
+)
+async def test_a_request_that_is_none_is_counted(loop_factory: Any, says: bytes, reason: str) -> None:
+    """One that does not come, is too long, or is something else: the connection ends."""
+    async with System(handshake_timeout=0.2 if not says else 20.0, max_header=4096) as system:
+        reader, writer = await connect(system.relay.port)
+        writer.write(says)
+        with contextlib.suppress(ConnectionResetError):
+            await reader.read()
+        await close(writer)
+        assert await refusals(system, reason) == 1
+
+
+async def test_accepting_pauses_at_the_bound_and_goes_on(loop_factory: Any) -> None:
+    """More than may be in their handshake wait in the kernel; a line tells of it; then they are served."""
+    async with System(max_handshakes=4, handshake_timeout=30.0) as system:
+        silent = [await connect(system.relay.port) for _ in range(4)]
+        await until(lambda: system.events("accepting paused"))
+        waiting = asyncio.create_task(get(system.relay.port, "/healthz"))
+        assert await refusals(system, "handshakes") == 1
+        assert not waiting.done()
+        for _, writer in silent:
+            await close(writer)
+        assert (await waiting).status == 200
+
+
+async def test_an_agent_comes_again_when_there_is_room(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits as long as the relay asks, says why once, and needs no help."""
+    monkeypatch.setattr(limits, "RETRY_AFTER", 1)
+    async with serve(echo) as target, System(max_legs=3) as system, contextlib.AsyncExitStack() as stack:
+        others = [await stack.enter_async_context(await system.dial("host", tunnel="db")) for _ in range(3)]
+        host = await system.host({"mc": target}, wait=False, warm=1)
+        await until(lambda: system.events("relay unreachable"))
+        (line,) = system.events("relay unreachable")
+        assert line["reason"] == f"{system.url} answered HTTP 503: the relay is full"
+        assert host.dialer._outage.active
+        for other in others:
+            await close(other.writer)
+        await until(lambda: not host.readiness())
+        client = await system.client("mc", warm=1)
+        await exchange(client.ports[0], 1000)
+
+
+async def test_an_instance_must_be_named_rightly(loop_factory: Any) -> None:
+    """What is no id is no leg: 400, and nothing of it is logged but the reason."""
+    async with System() as system:
+        for instance in ("", "x", new_id() + "0", "../" * 11):
+            headers = bearer("host") | {"Sec-WebSocket-Protocol": "tcp-ws-tunnel.v1", "Tunnel-Instance": instance}
+            answer = await get(system.relay.port, "/host/mc", headers, upgrade=True)
+            assert answer.status == 400
+        assert await refusals(system, "instance") == 4

@@ -1,0 +1,109 @@
+"""A clock that jumps by an hour, forwards and back: the relay's, then an agent's."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from support.apps import Streams, block, close, connect, echo, exchange, serve, until
+from support.peer import Peer, get
+from support.system import System, bearer, token
+from tunnel_core.agent import credentials, pool
+from tunnel_core.service.settings import Secret
+
+HOUR = 3600.0
+
+
+def move_clock(system: System, seconds: float) -> None:
+    """Have the relay judge by a time that is this far from the true one."""
+    system.relay._access._clock = lambda: time.time() + seconds
+
+
+async def all_go_on(streams: list[Streams], round_number: int) -> None:
+    """Each stream carries what is its own and nobody else's, all at once."""
+
+    async def ask(number: int) -> None:
+        reader, writer = streams[number]
+        question = block(50_000, round_number * 1000 + number)
+        writer.write(question)
+        assert await reader.readexactly(len(question)) == question
+
+    await asyncio.gather(*map(ask, range(len(streams))))
+
+
+@pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["forwards", "back"])
+async def test_live_streams_go_on(loop_factory: Any, jump: float) -> None:
+    """Whichever way it jumps, and when it jumps back: nothing stops, nothing mixes."""
+    async with serve(echo) as target, System() as system:
+        port = await system.pair(target)
+        streams = [await connect(port) for _ in range(8)]
+        await all_go_on(streams, 0)
+        for round_number, moved in enumerate((jump, 0.0, -jump, jump, 0.0), 1):
+            move_clock(system, moved)
+            await all_go_on(streams, round_number)
+        for _, writer in streams:
+            await close(writer)
+        assert not system.events("leg lost")
+
+
+async def test_a_jump_forwards_ends_what_new_streams_need(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens are judged by the new time: refused while it is wrong, and good again after it."""
+    monkeypatch.setattr(pool, "DENIED_RETRY", 0.05)
+    async with serve(echo) as target, System() as system:
+        await system.host({"mc": target})
+        client = await system.client("mc", secret=Secret(), token=Secret(token("client", lasts=HOUR / 2)), warm=1)
+        living = await connect(client.ports[0])
+        await all_go_on([living], 0)
+        move_clock(system, HOUR)
+        answer = await get(system.relay.port, "/client/mc", bearer("client", lasts=HOUR / 2), upgrade=True)
+        assert (answer.status, answer.text) == (401, "the token has expired: ask for a new one\n")
+        reader, writer = await connect(client.ports[0])
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        await close(writer)
+        await until(lambda: system.events("leg denied"))
+        await all_go_on([living], 1)
+        move_clock(system, 0)
+        await until(lambda: client.dialer.reachable)
+        await exchange(client.ports[0], 100_000)
+        await all_go_on([living], 2)
+        await close(living[1])
+
+
+async def test_a_jump_back_makes_an_old_token_good(loop_factory: Any) -> None:
+    """By the relay's clock it is; and no more once that is right again."""
+    old = bearer("client", lasts=-HOUR / 2)
+    async with System() as system:
+        assert (await get(system.relay.port, "/client/mc", old, upgrade=True)).status == 401
+        move_clock(system, -HOUR)
+        async with await Peer.dial(system.relay.port, "/client/mc", old):
+            pass
+        move_clock(system, 0)
+        assert (await get(system.relay.port, "/client/mc", old, upgrade=True)).status == 401
+
+
+@pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["forwards", "back"])
+async def test_an_agent_whose_clock_jumped_comes_back(
+    loop_factory: Any, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    """Its streams go on meanwhile; with the right time it makes tokens that are good again."""
+    monkeypatch.setattr(pool, "DENIED_RETRY", 0.05)
+    moved = 0.0
+    monkeypatch.setattr(credentials, "time", SimpleNamespace(time=lambda: time.time() + moved))
+    async with serve(echo) as target, System() as system:
+        port = await system.pair(target)
+        streams = [await connect(port) for _ in range(4)]
+        await all_go_on(streams, 0)
+        (host, client) = system.agents
+        for round_number, moved in enumerate((jump, 0.0), 1):
+            for agent in (host, client):
+                agent.dialer._token._made.clear()  # type: ignore[attr-defined]  # the credentials: as if the last one had run out
+            await all_go_on(streams, round_number)
+            if moved >= 0:
+                await exchange(port, 100_000)
+                await asyncio.gather(*(exchange(port, 10_000, seed) for seed in range(8)))
+        for _, writer in streams:
+            await close(writer)

@@ -1,0 +1,102 @@
+"""What the README has people type, where it needs no container: `make test-containers` runs the rest."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.commands import BIN, environment, run
+from support.deploy import ROOT, printed, tool, until
+
+from demo import traffic
+from demo.processes import Tunnel, free_port
+
+README = "README.md"
+
+
+@contextlib.contextmanager
+def session(text: str, folder: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """A shell that runs these lines in `folder`; what it left running ends with it."""
+    shell = subprocess.Popen(
+        ["bash", "-euc", text],
+        cwd=folder, env=environment(**variables), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield shell
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)
+        shell.communicate()
+
+
+def on_free_ports(text: str, *ports: int) -> str:
+    """The same lines with other ports, since these may be taken here."""
+    for port in ports:
+        text, times = re.subn(rf"\b{port}\b", str(free_port()), text)
+        assert times, port
+    return text
+
+
+def test_by_hand(tmp_path: Path) -> None:
+    """A web server, the four commands and curl, as printed: what curl shows is what the server has."""
+    tool("curl")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/served-by-hand.txt").touch()
+    text = on_free_ports(printed(README, "by hand"), 8080, 8000, 8001)
+    path = f"{BIN}:{os.environ['PATH']}"
+    with session(text, tmp_path, PATH=path, RELAY_ADMIN_PORT=str(free_port())) as shell:
+        out, err = shell.communicate(timeout=120)  # until the last that it started has ended
+    assert shell.returncode == 0, err
+    assert "served-by-hand.txt" in out
+
+
+def test_a_friend_without_docker(tmp_path: Path) -> None:
+    """The line as printed, with a token, but for the relay's address: every byte of some traffic comes through."""
+    (tmp_path / "tunnel").mkdir()
+    (tmp_path / "tunnel/bin").symlink_to(BIN)
+    with Tunnel() as tunnel:
+        made = run("relay", "token", "--role", "client", "--tunnel", "demo", RELAY_SECRET=tunnel.secret)
+        (tmp_path / "alex.token").write_text(made.stdout)
+        text = on_free_ports(printed(README, "run without Docker"), 25565)
+        text = text.replace("wss://relay.example.com", f"ws://127.0.0.1:{tunnel.relay_port}").replace("=mc", "=demo")
+        (port,) = re.findall(r"--forward (\d+)=demo", text)
+        admin = {"CLIENT_AGENT_ADMIN_PORT": str(free_port())}
+        with session(text, tmp_path, **admin):
+            until(lambda: run("client-agent", "health", **admin).returncode == 0)
+            assert traffic.drive(("127.0.0.1", int(port)), streams=2, size=1 << 20).problems == []
+
+
+def titles(page: str) -> set[str]:
+    return set(re.findall(r"^<!-- ([^>:]+) -->\n```sh$", (ROOT / page).read_text(), re.MULTILINE))
+
+
+def test_what_it_shares_with_other_pages_is_the_same() -> None:
+    """Its lines for containers are those of docs/deploy.md, which `make test-containers` runs."""
+    shared = titles(README) & titles("docs/deploy.md")
+    assert {"compose up", "build the images", "make tokens", "run for the owner", "run for a friend"} <= shared
+    for title in shared:
+        assert printed(README, title) == printed("docs/deploy.md", title)
+
+
+@pytest.mark.parametrize("page", [README, *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md")))])
+def test_what_it_points_at_is_there(page: str) -> None:
+    """The targets of make, and the files and headings of links."""
+    text = (ROOT / page).read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"`make ([a-z][a-z0-9-]*)", text):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"make {target}"
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+        path, _, anchor = link.partition("#")
+        file = (ROOT / page).parent / path if path else ROOT / page
+        assert file.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+            slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in slugs, link
