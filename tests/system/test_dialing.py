@@ -196,6 +196,21 @@ async def test_a_proxy_that_refuses(loop_factory: Any, through: Callable[..., No
         assert not by.asked
 
 
+async def test_a_proxy_that_leaves(loop_factory: Any, through: Callable[..., None]) -> None:
+    """Without a word, or in the middle of one: a clear line, and another try."""
+    for says in (b"", b"HTTP/1.1 407 Proxy Auth"):
+
+        async def leaves(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(says)  # one at a time
+
+        async with serve(leaves) as port, System() as system:
+            through(http_proxy=f"http://127.0.0.1:{port}")
+            await system.client("mc", wait=False)
+            await until(lambda: failures(system) >= 3)
+            assert reasons(system)[0].startswith(f"the proxy to {system.url} failed: ")
+
+
 async def test_a_proxy_that_is_not_there(loop_factory: Any, through: Callable[..., None]) -> None:
     """The same; and a variable that names none at all."""
     for url in ("http://127.0.0.1:1", "socks5://127.0.0.1:1", "nonsense", "gopher://127.0.0.1:1", "http://127.0.0.1:x"):
