@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import signal
 import socket
 import statistics
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from support import players
+from support.commands import NO_UVLOOP
 from support.faults import metric, wait_until
 from support.figures import tell
 from support.fortress import Attacker, masked, request
@@ -84,6 +86,8 @@ def game(*relay: str) -> Iterator[tuple[Tunnel, Players]]:
             yield tunnel, players
         finally:
             players.stop()
+        assert tunnel.relay.events("accepting paused")
+        assert tunnel.relay.events("out of file descriptors") == []
         assert tunnel.relay.events("bug") == []
 
 
@@ -324,9 +328,12 @@ def test_an_overload_is_turned_away_and_passes() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_few_descriptors_are_not_used_up() -> None:
+@pytest.mark.parametrize("kind_of_loop", ["uvloop", "asyncio"])
+def test_few_descriptors_are_not_used_up(kind_of_loop: str) -> None:
     """With 256 of them the relay says so, takes as many legs as that allows, and turns the rest away."""
-    tunnel = Tunnel(relay=("--max-legs-per-token", "20000"))
+    root = Path(__file__).parent.parent.parent
+    environ = {"PYTHONPATH": os.pathsep.join((str(NO_UVLOOP), str(root)))} if kind_of_loop == "asyncio" else {}
+    tunnel = Tunnel(relay=("--max-legs-per-token", "20000"), environ=environ)
     tunnel.relay.limit_descriptors(256)
     with tunnel:
         assert tunnel.relay.events("few descriptors")
@@ -342,11 +349,16 @@ def test_few_descriptors_are_not_used_up() -> None:
             statuses.add(attacker.head()[:12])
         assert statuses == {b"HTTP/1.1 101", b"HTTP/1.1 503"}
         players.answered(100)
-        idle = [socket.create_connection(("127.0.0.1", tunnel.relay_port)) for _ in range(300)]  # and say nothing
+        # They say nothing, and arrive all at once.
+        tunnel.relay.signal(signal.SIGSTOP)
+        idle = [socket.create_connection(("127.0.0.1", tunnel.relay_port)) for _ in range(300)]
+        tunnel.relay.signal(signal.SIGCONT)
         players.answered(100)
         gang.disperse()
         for sock in idle:
             sock.close()
         players.answered(100)
         players.stop()
+        assert tunnel.relay.events("accepting paused")
+        assert tunnel.relay.events("out of file descriptors") == []
         assert tunnel.relay.events("bug") == []

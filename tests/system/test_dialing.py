@@ -9,6 +9,8 @@ import hashlib
 import itertools
 import re
 import socket
+import struct
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -192,6 +194,21 @@ async def test_a_proxy_that_refuses(loop_factory: Any, through: Callable[..., No
         assert reasons(system)[0].startswith(f"the proxy to {system.url} failed: ")
         assert "wrong-password" not in system.raw_log
         assert not by.asked
+
+
+async def test_a_proxy_that_leaves(loop_factory: Any, through: Callable[..., None]) -> None:
+    """Without a word, or in the middle of one: a clear line, and another try."""
+    for says in (b"", b"HTTP/1.1 407 Proxy Auth"):
+
+        async def leaves(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(says)  # one at a time
+
+        async with serve(leaves) as port, System() as system:
+            through(http_proxy=f"http://127.0.0.1:{port}")
+            await system.client("mc", wait=False)
+            await until(lambda: failures(system) >= 3)
+            assert reasons(system)[0].startswith(f"the proxy to {system.url} failed: ")
 
 
 async def test_a_proxy_that_is_not_there(loop_factory: Any, through: Callable[..., None]) -> None:
@@ -399,6 +416,23 @@ async def test_every_socket_is_tuned(loop_factory: Any, name: str) -> None:
         assert await reader.readexactly(5) == b"hello"
         assert all_tuned(system) >= 6
         await close(writer)
+
+
+SOMAXCONN = int(Path("/proc/sys/net/core/somaxconn").read_text()) if sys.platform == "linux" else 0
+
+
+def backlog(sock: socket.socket) -> int:
+    """How many connections may wait to be accepted: of a socket that listens, TCP_INFO tells it (tcpi_sacked)."""
+    return int(struct.unpack_from("I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 64), 28)[0])
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="only Linux tells")
+async def test_a_rush_of_connections_waits_to_be_accepted(loop_factory: Any) -> None:
+    """1,024 of them, or what the system allows: at the relay's ports and at the client-agent's."""
+    async with System() as system:
+        client = await system.client("mc")
+        listening = [system.relay._server._sock, system.relay._admin._server._sock, client._listening[0][1]]
+        assert [backlog(sock) for sock in listening] == [min(sockets.BACKLOG, SOMAXCONN)] * 3
 
 
 async def test_a_target_that_does_not_answer(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,13 +55,11 @@ class ClientAgent(Agent):
 
     async def start(self) -> None:
         await super().start()
-        loop = asyncio.get_running_loop()
         for tunnel in self._tunnels.values():
             tunnel.pool.start()
         for name, sock in self._listening:
             tunnel = self._tunnels[name]
-            server = await loop.create_server(tunnel.new_connection, sock=sock)
-            self._servers.append(server)
+            self._servers.append(await sockets.accept(tunnel.new_connection, sock))
             address = Address(*sock.getsockname()[:2])
             self.log.info("listening", address=str(address), tunnel=name, relay=self.settings.relay)
         self._tick()

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, cast
 
+from websockets.asyncio import client
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidProxy, InvalidStatus, ProxyError, WebSocketException
 from websockets.proxy import get_proxy
@@ -41,6 +42,17 @@ class _Connect(connect):
 
     def process_redirect(self, exc: Exception) -> Exception | str:
         return exc
+
+
+class _ProxyConnection(client.HTTPProxyConnection):
+    """Hears of the end of the connection once: `websockets` raises in the event loop if it does twice."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.reader.eof:
+            super().connection_lost(exc)
+
+
+client.HTTPProxyConnection = _ProxyConnection  # type: ignore[misc]  # there is no other way in
 
 
 class _Handshake(ClientConnection):

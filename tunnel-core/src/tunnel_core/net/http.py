@@ -19,7 +19,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from .leg import Leg
-from .sockets import BACKLOG
+from .sockets import accept
 
 HANDSHAKE_TIMEOUT: Final = 10.0  # seconds from the connection to the end of the request
 MAX_HEAD: Final = 16 * 1024  # bytes of request line and headers: a token is 300, a browser's cookies 4 KiB
@@ -99,8 +99,7 @@ class HttpServer:
 
     async def start(self) -> None:
         """Accept connections. The server gets a duplicate of the socket, so that it can be closed and made anew."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: HttpConnection(self), sock=self._sock.dup(), backlog=BACKLOG)
+        self._server = await accept(lambda: HttpConnection(self), self._sock.dup())
 
     async def stop(self) -> None:
         """Close the port, and what has not become a leg."""

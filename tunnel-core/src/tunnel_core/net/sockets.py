@@ -10,6 +10,7 @@ import socket
 import ssl
 import struct
 import sys
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import aiohappyeyeballs
@@ -18,6 +19,7 @@ from ..errors import TunnelError, UsageError
 
 CONNECT_TIMEOUT: Final = 10.0  # seconds: what a person waits before trying again by hand
 BACKLOG: Final = 1024
+BATCH: Final = 16  # connections accepted before any of them is told of: no bound is passed by more
 RACE_DELAY: Final = 0.25  # seconds before the other address family is tried too (RFC 8305 section 8)
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 # A peer that is gone without a word is noticed after 60 s idle and 4 probes 15 s apart.
@@ -155,6 +157,14 @@ def listen(host: str, port: int) -> socket.socket:
     tune(sock)
     sock.setblocking(False)
     return sock
+
+
+async def accept(make_protocol: Callable[[], asyncio.BaseProtocol], sock: socket.socket) -> asyncio.Server:
+    """Accept connections on `sock`, which is the server's from now on."""
+    # A server of asyncio's sets the backlog anew, and accepts that many connections in one go.
+    server = await asyncio.get_running_loop().create_server(make_protocol, sock=sock, backlog=BATCH)
+    sock.listen(BACKLOG)
+    return server
 
 
 async def open_connection(address: Address, protocol: asyncio.BaseProtocol) -> None:
