@@ -170,14 +170,17 @@ def _receive(legs: list[Leg]) -> list[array[float]]:
     poll = select.epoll()
     for leg in legs:
         poll.register(leg.sock, select.EPOLLIN)
-    while ready := poll.poll(SILENCE):
-        for fd, _ in ready:
+    last = time.monotonic()  # when a message came; pings come at any time
+    while time.monotonic() < last + SILENCE:
+        for fd, _ in poll.poll(SILENCE):
             number = numbers[fd]
             data = legs[number].sock.recv(BUFFER)
             if not data:
                 raise BenchError("a leg ended early")
             before, got[number] = got[number] // MESSAGE, got[number] + len(legs[number].unframer.feed(data))
-            received[number].extend([time.monotonic()] * (got[number] // MESSAGE - before))
+            if got[number] // MESSAGE > before:
+                last = time.monotonic()
+                received[number].extend([last] * (got[number] // MESSAGE - before))
     return received
 
 

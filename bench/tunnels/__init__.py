@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from ..subject import Tunnel
-from . import direct, haproxy, libwsrx, naive, ours, socat, ssh, websocket_tunnel, websockify, wstunnel
+from . import direct, forward, haproxy, libwsrx, naive, ours, socat, ssh, websocket_tunnel, websockify, wstunnel
 
 REFERENCE = "haproxy3"  # what ratios are made to
 FLOOR = "naive"
+LANGUAGE = "python3"  # what hops that do nothing cost in Python
 
 TUNNELS: tuple[Tunnel, ...] = (
     *ours.VARIANTS,
     haproxy.Haproxy(),
+    forward.Forward(),
     naive.Naive(compression=False),
     naive.Naive(compression=True),
     direct.Direct(),
