@@ -54,7 +54,7 @@ bench: $(VENV)/commands ## measure beside other tunnels; docs/benchmarks.md (QUI
 test: $(VENV)/tools ## run the tests
 	$(BIN)/python -m pytest
 
-test-faults: $(VENV)/tools ## kill, cut and freeze real processes while they carry (13 minutes)
+test-faults: $(VENV)/tools ## kill, cut and freeze real processes while they carry (25 minutes)
 	$(BIN)/python -m pytest tests/faults -m faults -s
 	PYTHONASYNCIODEBUG=1 $(BIN)/python -X dev -W error -m pytest tests/system
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/unit/protocol tests/hostile/test_garbage.py --timeout 1200
