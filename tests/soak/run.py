@@ -297,11 +297,11 @@ class Soak:
         if ends == {"broke it off", "reset"}:
             return "broken off by one end, reset at the other"
         allowed = {"finished", "reset", "broke it off", ""}
-        for name, near in ((stream.client, stream.at_client), (stream.host, server)):
+        for name, far in ((stream.client, server), (stream.host, stream.at_client)):
             if name and self._hurt(name, stream.born):
                 # The kernel closes the sockets of an agent that was killed, with FIN or RST. The far end is reset.
-                far = ends - {near} if self._hurt(name, stream.born, killed=True) else ends
-                if far <= allowed:
+                judged = {far} if self._hurt(name, stream.born, killed=True) else ends
+                if judged <= allowed:
                     return "ended with its agent"
         if stream.at_client == "reset" and server in ("", "reset"):
             opened, reason = self._logs[stream.client].broken.get(stream.address, (True, ""))
