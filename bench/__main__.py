@@ -32,7 +32,7 @@ from .tunnels.ours import VARIANTS, Ours
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 ALSO = (ROOT / "README.md",)
-USUAL = (*(variant.name for variant in VARIANTS), REFERENCE, LANGUAGE, FLOOR, "naive-deflate")
+USUAL = (*(variant.name for variant in VARIANTS), REFERENCE, LANGUAGE, FLOOR)
 QUICK = (*(variant.name for variant in VARIANTS), REFERENCE, FLOOR)
 ROUNDS = 3
 
