@@ -17,7 +17,7 @@ from bench import procfs
 from demo.processes import Process
 
 WARM: Final = 60.0  # seconds of a process' life that are not judged: caches fill, pools grow to what is needed
-SPAN: Final = 120.0  # seconds beyond them that are needed to judge
+SPAN: Final = 200.0  # seconds beyond them that are needed to judge: a third is thrice the longest silence
 MIB: Final = 1 << 20
 
 

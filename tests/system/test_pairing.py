@@ -268,7 +268,8 @@ async def test_a_half_dead_leg_is_not_chosen(loop_factory: Any, monkeypatch: pyt
         Wire(system.relay.port) as wire,
         contextlib.AsyncExitStack() as streams,
     ):
-        await system.host({"mc": half_dead}, relay=f"ws://127.0.0.1:{wire.port}")
+        host = await system.host({"mc": half_dead}, relay=f"ws://127.0.0.1:{wire.port}")
+        await until(lambda: len(system.relay.pairing.legs) == host.settings.warm)
         legs = list(system.relay.pairing.legs)
         await system.host({"mc": alive})
         client = await system.client("mc")

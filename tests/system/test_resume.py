@@ -238,6 +238,38 @@ async def test_agents_that_stop_reset_their_streams(loop_factory: Any) -> None:
             await close(writer)
 
 
+async def test_a_host_agent_that_stops_opens_nothing_more(loop_factory: Any) -> None:
+    """Not on a pair that is free either: what it opened now would end with the process, in a false FIN."""
+    opened = 0
+
+    async def counts(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal opened
+        opened += 1
+        await echo(reader, writer)
+
+    async with serve(counts) as target, System() as system, Wire(system.relay.port) as wire:
+        host = await system.host({"mc": target}, stop_timeout=30.0)
+        silent = await system.client("mc", relay=f"ws://127.0.0.1:{wire.port}")
+        client = await system.client("mc")
+        await exchange(client.ports[0], 1000)  # its pair is free now
+        reader, writer = await connect(silent.ports[0])
+        writer.write(b"x")
+        assert await reader.readexactly(1) == b"x"
+        wire.freeze()  # so that the stop has somebody to wait for
+        system.agents.remove(host)
+        stopping = asyncio.create_task(host.stop())
+        await asyncio.sleep(0)
+        late = await connect(client.ports[0])
+        late[1].write(b"too late")
+        with pytest.raises(ConnectionResetError):
+            await late[0].read()
+        assert opened == 2
+        wire.thaw()
+        await stopping
+        for _, each in (late, (reader, writer)):
+            await close(each)
+
+
 async def test_replay_memory_is_bounded_for_the_agent(loop_factory: Any) -> None:
     """With no leg, ten writers together are read up to the bound and no further; nothing is dropped."""
     bound = 256 * 1024

@@ -45,6 +45,7 @@ class HostAgent(Agent):
         if self._timer is not None:
             self._timer.cancel()
         for tunnel in self._tunnels:
+            tunnel.stopping = True  # a pair that is free would still bring some
             await tunnel.pool.stop()
         await self.reset_all([session for tunnel in self._tunnels for session in tunnel.sessions.values()])
         await super().stop()

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MOST_WARM: Final = 64  # legs kept ready for one tunnel, unless more are asked for: 11 KiB each at the relay
 
+STOPS: Final = "the host-agent stops"
+
 
 class HostLeg(AgentLeg[ToHost]):
     """A leg from the host's side: warm, then paired, then with one stream after the other."""
@@ -48,6 +50,7 @@ class HostTunnel:
         self.log = agent.log.bind(tunnel=offer.tunnel)
         self.sessions: dict[HostStream | RawStream, Session] = {}
         self._streams = HostStreams(remember=agent.settings.resume_window)
+        self.stopping = False  # nothing new is let in: it would end with the process, in a false FIN
         self._waiting = 0  # clients that wait at the relay, as the last `paired` told
         self._paired = 0  # pairings since the last tick: the demand of the moment
         self._demand = 0.0
@@ -116,13 +119,18 @@ class HostTunnel:
         self._waiting = message.waiting
         self.pool.remove(leg)
         self.pool.top_up()
-        if message.raw:
+        if message.raw and self.stopping:
+            leg.close(CloseCode.RESET, STOPS)
+        elif message.raw:
             leg.echo_close = False
             session = Session(self, leg, None)
             self.sessions[session.stream] = session
 
     def _on_open(self, leg: HostLeg, message: Open) -> None:
         self._streams.forget(leg.last)  # who opens the next has seen the end of the last
+        if self.stopping:
+            leg.send_message(Refused(message.stream, STOPS))
+            return
         if self._streams.knows(message.stream):
             leg.send_message(Refused(message.stream, "this stream is known already"))
             return

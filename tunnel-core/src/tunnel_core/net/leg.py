@@ -81,6 +81,7 @@ class Leg(asyncio.BufferedProtocol):
         self.reading = True
         self.echo_close = True  # answer the peer's close frame at once; else `close` does
         self._close_sent = False
+        self._peace_sent = False  # and it promised that all went well
         self.close_received = False
         self._ping: tuple[bytes, float] | None = None
         self._pong: bytes | None = None  # what is to be answered of this read
@@ -172,7 +173,7 @@ class Leg(asyncio.BufferedProtocol):
         Code 1005 sends an empty one. If one was sent before that promised peace, and this
         one does not, the connection is dropped instead.
         """
-        if self._close_sent and code not in PEACEFUL:
+        if self._peace_sent and code not in PEACEFUL:
             self.abort()
         elif self._transport is not None:
             self._send_close(code, reason)
@@ -185,6 +186,7 @@ class Leg(asyncio.BufferedProtocol):
         text = reason.encode()[:120].decode(errors="ignore")
         self._send_control(CLOSE, b"" if code == CloseCode.NO_STATUS else Close(code, text).serialize())
         self._close_sent = True
+        self._peace_sent = code in PEACEFUL
         if self.close_received:
             self._close_transport()
 
