@@ -11,6 +11,8 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
+from demo.processes import free_port
+
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 CHUNK = 64 * 1024
@@ -38,11 +40,14 @@ class Listener:
         self._tasks: dict[asyncio.Task[None], socket.socket] = {}
 
     def listen(self, port: int = 0, host: str = "127.0.0.1") -> int:
-        """Accept what comes to a port of this address. Returns which it is."""
+        """Accept what comes to a port of this address. Returns which it is.
+
+        One that is picked here stays ours when it is shut: no system gives it to anybody else.
+        """
+        port = port or free_port()
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
-        self.watch(sock)
-        return int(sock.getsockname()[1])
+        self.watch(socket.create_server((host, port), family=family, backlog=BACKLOG))
+        return port
 
     def watch(self, sock: socket.socket) -> None:
         """Accept what comes to a socket that listens."""
