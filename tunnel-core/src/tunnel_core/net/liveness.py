@@ -25,6 +25,7 @@ IDLE: Final = (15.0, 45.0)  # proxies cut idle connections at 55 to 60 s
 # A waiting leg that did not even answer this long is better not given a stream.
 DOUBTFUL: Final = 2 * IDLE[0] + 2 * TICK
 BYTES_A_MESSAGE: Final = 16 * 1024  # the smallest window is acknowledged in steps of 16 KiB
+_chance: Final = random.Random()
 STUCK: Final = 15.0  # seconds without any progress of what waits for the socket
 
 
@@ -39,7 +40,7 @@ class _Watch:
         self.heard = now  # when the leg last brought a byte
         self.moved = now  # when the socket last took one, or nothing was waiting
         # As if at some time before: legs that came together are not all pinged in the same tick.
-        self.pinged = now - random.uniform(0, CARRYING[0])
+        self.pinged = now - _chance.uniform(0, CARRYING[0])
 
 
 class LegMonitor:
