@@ -47,7 +47,8 @@ JOIN: Final = 4096  # bytes up to which copying header and payload together beat
 # before the next one, which is smaller: else one peer with tiny frames would have the loop
 # to itself (libuv reads a full buffer up to 32 times in a row).
 MANY_FRAMES: Final = 100
-SMALL_READ: Final = READ_BUFFER[: 8 * 1024]
+SMALL_READ: Final = READ_BUFFER[: 2 * 1024]  # 300 frames of one byte: a quarter of a millisecond
+LARGE_FRAME: Final = 256  # bytes from which on frames are worth large reads again
 CLOSE_TIMEOUT: Final = 5.0  # seconds for the peer's half of the close handshake, or to take what is unsent
 
 # The codes that end a connection in peace: to a raw leg they are a FIN, all others an RST.
@@ -266,7 +267,7 @@ class Leg(asyncio.BufferedProtocol):
         items = self._reader.feed(data)
         count = len(items)
         if count > MANY_FRAMES or self._buffer is SMALL_READ:
-            self._share_turns(count)
+            self._share_turns(count, len(data))
         if self._reader.events:
             self._mixed(items)
         elif count:
@@ -291,11 +292,11 @@ class Leg(asyncio.BufferedProtocol):
             # The latest ping's alone is answered, as RFC 6455 section 5.5.3 allows.
             self._send_control(PONG, pong)
 
-    def _share_turns(self, count: int) -> None:
-        """A read brought `count` frames: keep to small reads while they are many."""
-        if count > (MANY_FRAMES // 2 if self._buffer is SMALL_READ else MANY_FRAMES):
+    def _share_turns(self, count: int, size: int) -> None:
+        """A read of `size` bytes brought `count` frames: keep to small reads while they are many, or small."""
+        if count > MANY_FRAMES // 2:
             self._take_turns()
-        else:
+        elif size >= count * LARGE_FRAME:
             self._buffer = READ_BUFFER
 
     def _take_turns(self) -> None:
