@@ -17,12 +17,19 @@ pytestmark = pytest.mark.faults
 STREAMS = 1000
 SECONDS = 20.0  # every stream asks some times, its acks fall due, and its legs are pinged
 PATIENCE = 120.0
+# One machine and one token stand for a thousand players, who come all at once.
+LIMITS = {
+    "RELAY_MAX_STREAMS_PER_TOKEN": "2000",
+    "RELAY_MAX_LEGS_PER_TOKEN": "5000",
+    "RELAY_MAX_LEGS_PER_ADDRESS": "5000",
+    "RELAY_MAX_WAITING_PER_TUNNEL": "2000",
+    "RELAY_MAX_WAITING": "2000",
+}
 
 
 def test_a_thousand_streams_do_not_hold_the_loops(environ: dict[str, str]) -> None:
     """Each answer is right. The longest is printed: nothing that blocks a loop is longer."""
-    with Tunnel(environ=environ | {"RELAY_MAX_STREAMS_PER_TOKEN": "2000", "RELAY_MAX_LEGS_PER_TOKEN": "5000",
-                                   "RELAY_MAX_LEGS_PER_ADDRESS": "5000"}) as tunnel:  # fmt: skip
+    with Tunnel(environ=environ | LIMITS) as tunnel:
         command = [sys.executable, players.__file__, str(tunnel.address[1]), str(STREAMS)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as asking:
             try:

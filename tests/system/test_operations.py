@@ -293,6 +293,7 @@ async def test_agents_count_their_streams(loop_factory: Any) -> None:
         writer.write(bytes(500))
         await reader.readexactly(500)
         await until(lambda: len(system.events("stream closed")) == 8)
+        await until(lambda: host._tunnels[0].pool.ready and client._tunnels["mc"].pool.ready)
         for agent, sent, received in ((host, 30_507, 30_507), (client, 30_507, 30_507)):
             assert agent.admin is not None
             metrics = await Metrics.scrape(agent.admin.port)
