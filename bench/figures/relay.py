@@ -8,7 +8,7 @@ from ..subject import Relay, Running
 from .figure import Figure, Goal, Metric, Pace, Values
 
 PAIRS = 50
-PACE = 50.0  # messages a second and leg: 5,000 in all, a quarter of what saturates the reference
+PACE = 100.0  # messages a second and leg: 10,000 in all, less than half of what saturates the reference
 GB = 1e9
 
 
