@@ -8,12 +8,19 @@ from __future__ import annotations
 import importlib
 import sys
 
+from tunnel_core.protocol.control import EARLY_DATA
 from tunnel_core.protocol.replay import Masked, ReplayBuffer
 
 
+keep = ReplayBuffer.append
+
+
 def append(self: ReplayBuffer, data: memoryview | bytes, sent: Masked | None = None) -> None:
-    self.end += len(data)
-    self.budget.used += len(data)
+    if self.end < EARLY_DATA:  # what comes before there is a leg has to wait for it somewhere
+        keep(self, data, sent)
+    else:
+        self.end += len(data)
+        self.budget.used += len(data)
 
 
 if __name__ == "__main__":
