@@ -11,7 +11,6 @@ import sys
 from tunnel_core.protocol.control import EARLY_DATA
 from tunnel_core.protocol.replay import Masked, ReplayBuffer
 
-
 keep = ReplayBuffer.append
 
 
