@@ -25,8 +25,9 @@ IDLE: Final = (15.0, 45.0)  # proxies cut idle connections at 55 to 60 s
 # A waiting leg that did not even answer this long is better not given a stream.
 DOUBTFUL: Final = 2 * IDLE[0] + 2 * TICK
 BYTES_A_MESSAGE: Final = 16 * 1024  # the smallest window is acknowledged in steps of 16 KiB
-_chance: Final = random.Random()
 STUCK: Final = 15.0  # seconds without any progress of what waits for the socket
+
+_chance: Final = random.Random()  # of its own: nothing here depends on what else draws
 
 
 class _Watch:
