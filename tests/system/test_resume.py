@@ -25,21 +25,22 @@ def is_empty(system: System) -> bool:
 async def test_a_transfer_survives_cut_legs(loop_factory: Any, which: str) -> None:
     """The client's legs, the host's, or both, cut with RST again and again while bytes go both ways."""
     chance = random.Random(7)
+    window = 8.0  # a cut may take the very last ack of a stream: its host then keeps it for so long
     async with (
         serve(echo) as target,
         System() as system,
         Wire(system.relay.port) as near,
         Wire(system.relay.port) as far,
     ):
-        await system.host({"mc": target}, relay=f"ws://127.0.0.1:{far.port}")
-        client = await system.client("mc", relay=f"ws://127.0.0.1:{near.port}")
+        await system.host({"mc": target}, relay=f"ws://127.0.0.1:{far.port}", resume_window=window)
+        client = await system.client("mc", relay=f"ws://127.0.0.1:{near.port}", resume_window=window)
         wires = {"client": [near], "host": [far], "both": [near, far]}[which]
         transfers = asyncio.gather(*(exchange(client.ports[0], 6 * MIB, seed) for seed in range(3)))
         # One that has sent bytes and was not paired yet is reset: nobody knows what became of them.
         await until(lambda: len(system.events("stream opened")) == 6)
         for _ in range(8):
-            carried = near.carried
-            await until(lambda: near.carried > carried + chance.randrange(3 * MIB) or transfers.done())
+            mark = near.carried + chance.randrange(2 * MIB)
+            await until(lambda: near.carried > mark or transfers.done())
             assert not transfers.done(), "the transfer was over before the legs were cut"
             for wire in wires:
                 wire.cut()
