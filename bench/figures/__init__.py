@@ -17,6 +17,7 @@ FIGURES: tuple[Figure, ...] = (
     memory.MEMORY,
     resume.RESUME,
     relay.MESSAGES,
+    relay.TICKS,
     relay.FLOOD,
     scale.SCALE,
     *distance.FIGURES,

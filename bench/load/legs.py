@@ -118,14 +118,18 @@ class Paced:
     memory: int  # bytes of the relay meanwhile
 
 
-def paced(address: Address, pairs: int, pace: float, seconds: float, probe: Probe, memory: Callable[[], int]) -> Paced:
+def paced(
+    address: Address, pairs: int, pace: float, seconds: float, probe: Probe, memory: Callable[[], int], at_once: int = 1
+) -> Paced:
     """Each leg of `pairs` sends `pace` messages a second, evenly spread over time and legs.
+
+    It sends `at_once` in one write, as what a tick of a game had to say.
 
     One process sends, another receives, so that neither keeps the other from looking at the clock.
     """
     legs = [leg for _ in range(pairs) for leg in pair(address)]
     held = memory()
-    with Worker(_receive, legs) as receiver, Worker(_send, legs, pace, seconds, probe) as sender:
+    with Worker(_receive, legs) as receiver, Worker(_send, legs, pace, seconds, probe, at_once) as sender:
         while not sender.wait(0.5):
             held = memory()
         sent, rate, cpu_each = sender.result(PATIENCE)
@@ -141,10 +145,12 @@ def paced(address: Address, pairs: int, pace: float, seconds: float, probe: Prob
     return Paced(rate, cpu_each, Times.of(times), held)
 
 
-def _send(legs: list[Leg], pace: float, seconds: float, probe: Probe) -> tuple[list[array[float]], float, float]:
-    message = frame(random.randbytes(MESSAGE))
+def _send(
+    legs: list[Leg], pace: float, seconds: float, probe: Probe, at_once: int
+) -> tuple[list[array[float]], float, float]:
+    messages = frame(random.randbytes(MESSAGE)) * at_once
     sent: list[array[float]] = [array("d") for _ in legs]
-    rate = len(legs) * pace
+    rate = len(legs) * pace / at_once
     begun = now = time.monotonic()
     number = first = 0
     cpu = start = 0.0
@@ -154,12 +160,12 @@ def _send(legs: list[Leg], pace: float, seconds: float, probe: Probe) -> tuple[l
         due = int((now - begun) * rate)
         while number < due:
             leg = number % len(legs)
-            sent[leg].append(time.monotonic())
-            legs[leg].sock.sendall(message)
+            sent[leg].extend([time.monotonic()] * at_once)
+            legs[leg].sock.sendall(messages)
             number += 1
         time.sleep(max(0.0, begun + (number + 1) / rate - time.monotonic()))
         now = time.monotonic()
-    count = number - first
+    count = (number - first) * at_once
     return sent, count / (now - start), (probe() - cpu) / count
 
 

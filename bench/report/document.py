@@ -89,7 +89,7 @@ def render(results: Results, chart_file: str) -> dict[str, str]:
             ("ping", "loaded", "connections", "trips", "bulk", "eight", "stall", "memory"),
             lambda results, _: f"{_tunnels(results)}\n\n![The same as bars]({chart_file})",
         ),
-        "relay": (("messages", "flood"), _metrics),
+        "relay": (("messages", "ticks", "flood"), _metrics),
         "replay": (("replay",), _metrics),
         "resume": (("resume",), _metrics),
         "distance": (("far25", "far100", "lossy", "beside"), _metrics),
