@@ -123,10 +123,16 @@ class Gang:
             member.sock.close()
 
 
+def elsewhere() -> None:
+    """As on a machine of its own: what this thread costs here is not taken from those it attacks."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+
+
 def flood(attacker: Attacker, data: bytes, stop: threading.Event) -> threading.Thread:
     """Send `data` over and over, as fast as the relay takes it."""
 
     def run() -> None:
+        elsewhere()
         with contextlib.suppress(OSError):
             while not stop.is_set():
                 attacker.sock.sendall(data)
@@ -140,6 +146,7 @@ def pour_out(attacker: Attacker) -> threading.Thread:
     """Read and forget what comes."""
 
     def run() -> None:
+        elsewhere()
         with contextlib.suppress(OSError):
             while attacker.sock.recv(1 << 20):
                 pass

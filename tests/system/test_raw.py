@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from support.adapters import client_adapter, hosting
 from support.apps import block, close, connect, echo, receive, reset, send, serve, steady, until
+from support.fortress import masked
 from support.peer import Opcode, Peer, get
 from support.system import System, token
 from tunnel_core.net import sockets
@@ -482,3 +483,23 @@ async def test_raw_legs_answer_pings_and_nothing_else(loop_factory: Any) -> None
         assert (pong.opcode, bytes(pong.data)) == (Opcode.PONG, b"are you there")
         await client.send(b"two")
         assert await host.data(6) == b"onetwo"
+
+
+async def test_frames_beyond_count_arrive_in_their_order(loop_factory: Any) -> None:
+    """More tiny frames in one read than a turn handles, pings among them, and then the end."""
+    sent = block(20_000, 3)
+    got: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def takes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        got.set_result(await reader.read())
+        writer.write_eof()
+
+    async with serve(takes) as target, System() as system:
+        await system.host({"mc": target})
+        async with await system.dial("client") as client:
+            for at in range(len(sent)):
+                client.writer.write(masked(Opcode.BINARY, sent[at : at + 1]))
+                if not at % 50:
+                    client.writer.write(masked(Opcode.PING, b"?"))
+            await client.send_close(1000)
+            assert await got == sent

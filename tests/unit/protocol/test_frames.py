@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterable
 
 import pytest
@@ -27,7 +28,9 @@ from websockets.protocol import CLIENT, OPEN, SERVER, Protocol
 MASKS = pytest.mark.parametrize("masked", [True, False], ids=["masked", "plain"])
 
 
-def read(wire: bytes, *, masked: bool, cuts: Iterable[int] = (), text_limit: int | None = 4096) -> list[bytes | Event]:
+def read(
+    wire: bytes, *, masked: bool, cuts: Iterable[int] = (), text_limit: int | None = 4096, most: int = sys.maxsize
+) -> list[bytes | Event]:
     """All that a reader makes of `wire`, cut at these places; payload joined where nothing stood between."""
     reader = FrameReader(masked=masked, text_limit=text_limit)
     places = [0, *sorted({cut % (len(wire) + 1) for cut in cuts}), len(wire)]
@@ -35,13 +38,17 @@ def read(wire: bytes, *, masked: bool, cuts: Iterable[int] = (), text_limit: int
     for start, end in itertools.pairwise(places):
         # The buffer is written over afterwards, as the shared one is.
         buffer = bytearray(wire[start:end])
-        for item in reader.feed(memoryview(buffer)):
-            if isinstance(item, Event):
-                out.append(item)
-            elif out and isinstance(out[-1], bytes):
-                out[-1] += bytes(item)
-            else:
-                out.append(bytes(item))
+        rest = memoryview(buffer)
+        while rest:
+            for item in reader.feed(rest, most):
+                if isinstance(item, Event):
+                    out.append(item)
+                elif out and isinstance(out[-1], bytes):
+                    out[-1] += bytes(item)
+                else:
+                    out.append(bytes(item))
+            assert reader.taken
+            rest = rest[reader.taken :]
         buffer[:] = b"\xee" * len(buffer)
     return out
 
@@ -116,13 +123,19 @@ def conversations(draw: st.DrawFn) -> list[Frame]:
 
 
 @MASKS
-@given(conversation=conversations(), cuts=st.lists(st.integers(0, 1 << 20), max_size=12))
-def test_reads_every_conversation_as_the_oracle_does(masked: bool, conversation: list[Frame], cuts: list[int]) -> None:
-    """Whatever the frames, their sizes and masks, and wherever the reads fall."""
+@given(
+    conversation=conversations(),
+    cuts=st.lists(st.integers(0, 1 << 20), max_size=12),
+    most=st.integers(1, 4) | st.just(sys.maxsize),
+)
+def test_reads_every_conversation_as_the_oracle_does(
+    masked: bool, conversation: list[Frame], cuts: list[int], most: int
+) -> None:
+    """Whatever the frames, their sizes and masks, wherever the reads fall, and however few are taken at once."""
     wire = b"".join(frame.serialize(mask=masked) for frame in conversation)
     expected, violated = oracle(wire, masked=masked)
     assert not violated
-    assert read(wire, masked=masked, cuts=cuts) == expected
+    assert read(wire, masked=masked, cuts=cuts, most=most) == expected
 
 
 @MASKS
@@ -138,14 +151,14 @@ def test_reads_a_conversation_byte_by_byte(masked: bool, conversation: list[Fram
 
 
 @MASKS
-@given(wire=st.binary(max_size=60), cuts=st.lists(st.integers(0, 60), max_size=5))
-@example(wire=b"\x88\x01\x03", cuts=[])
-@example(wire=b"\x88\x02\x03\xec", cuts=[])
-@example(wire=b"\x81\x01\xff", cuts=[])
-def test_finds_a_violation_wherever_the_oracle_does(masked: bool, wire: bytes, cuts: list[int]) -> None:
+@given(wire=st.binary(max_size=60), cuts=st.lists(st.integers(0, 60), max_size=5), most=st.integers(1, 9))
+@example(wire=b"\x88\x01\x03", cuts=[], most=9)
+@example(wire=b"\x88\x02\x03\xec", cuts=[], most=9)
+@example(wire=b"\x81\x01\xff", cuts=[], most=9)
+def test_finds_a_violation_wherever_the_oracle_does(masked: bool, wire: bytes, cuts: list[int], most: int) -> None:
     """Garbage: the same events before it, and a verdict where the oracle has one."""
     expected, violated = oracle(wire, masked=masked)
-    got = read(wire, masked=masked, cuts=cuts)
+    got = read(wire, masked=masked, cuts=cuts, most=most)
     last = got[-1] if got else None
     found = isinstance(last, Event) and last.violation
     if violated:

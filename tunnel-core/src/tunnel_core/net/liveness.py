@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from ..protocol.frames import CloseCode
+from .turns import Turns
 
 if TYPE_CHECKING:
     from .leg import Leg
@@ -53,6 +54,7 @@ class LegMonitor:
         observe_lag: Callable[[float], None],
         violated: Callable[[], None] = lambda: None,
     ) -> None:
+        self.turns = Turns()  # of those among its legs that bring many tiny frames
         self.observe_round_trip = observe_round_trip
         self._observe_lag = observe_lag
         self._violated = violated

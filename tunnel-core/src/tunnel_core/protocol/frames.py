@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import os
 import struct
+import sys
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -48,10 +49,6 @@ FIN: Final = 0x80
 MASKED: Final = 0x80
 FINAL_BINARY: Final = FIN | BINARY
 MAX_CONTROL_PAYLOAD: Final = 125  # RFC 6455 section 5.5
-# Frames that bring no payload (text, control, empty ones) in what one read brought. An
-# honest peer sends a few a second; each costs this process some microseconds, and 128 KiB
-# hold 20,000: without a bound one read could hold up all other connections.
-MAX_IDLE_FRAMES: Final = 1000
 
 _pack_16 = struct.Struct("!BBH").pack
 _pack_64 = struct.Struct("!BBQ").pack
@@ -110,7 +107,6 @@ class FrameReader:
         "_dead",
         "_fin",
         "_head",
-        "_idle",
         "_key",
         "_left",
         "_masked",
@@ -120,6 +116,7 @@ class FrameReader:
         "_text_limit",
         "_utf8",
         "events",
+        "taken",
     )
 
     def __init__(self, *, masked: bool, text_limit: int | None) -> None:
@@ -134,24 +131,26 @@ class FrameReader:
         self._collected = bytearray()  # a control frame's payload so far
         self._text = bytearray()  # a text message's payload so far
         self._utf8: codecs.IncrementalDecoder | None = None
-        self._idle = 0  # frames without payload in this read
         self._dead = False  # after a close frame or a violation nothing more is read
         self.events = 0  # how many there were in what `feed` returned last
+        self.taken = 0  # bytes that it used
 
-    def feed(self, data: memoryview) -> list[memoryview | bytes | Event]:  # noqa: PLR0915 - calls would cost more
+    def feed(  # noqa: PLR0915 - calls would cost more
+        self, data: memoryview, most: int = sys.maxsize
+    ) -> list[memoryview | bytes | Event]:
         """Read the next bytes of the connection and return what they bring, in order.
 
-        Payload comes as bytes, or as slices of `data` that are only good until `data`
-        is written again. A CLOSE event is the last one ever.
+        It stops where a frame after `most` others begins: what lies beyond `taken` is to be
+        fed again. Payload comes as bytes, or as slices of `data` that are only good until
+        `data` is written again. A CLOSE event is the last one ever.
         """
         out: list[memoryview | bytes | Event] = []
         self.events = 0
+        end = self.taken = len(data)
         if self._dead:
             return out
-        end = len(data)
         pos = 0
         masked = self._masked
-        self._idle = 0
         if self._head:
             pos = self._finish_header(data, out)
             if pos < 0:
@@ -163,7 +162,7 @@ class FrameReader:
                     return out
             # The fast path: final binary frames, as far as they have come. Everything else
             # falls through to the slow, clear one.
-            while end - pos > 1 and data[pos] == FINAL_BINARY and not self._message:
+            while most > 0 and end - pos > 1 and data[pos] == FINAL_BINARY and not self._message:
                 length = data[pos + 1] ^ masked
                 start = pos + 2
                 if length > 125:
@@ -186,10 +185,10 @@ class FrameReader:
                         pos = start
                     break
                 pos = stop
+                most -= 1
                 if not length:
-                    if not self._may_idle(out):
-                        return out
-                elif masked:
+                    continue
+                if masked:
                     out.append(apply_mask(data[start:stop], bytes(data[start - 4 : start])))
                 else:
                     out.append(data[start:stop])
@@ -197,6 +196,10 @@ class FrameReader:
                 continue
             if pos == end:
                 return out
+            if most <= 0:
+                self.taken = pos
+                return out
+            most -= 1
             taken = self._header(data, pos, out)
             if not taken:
                 if not self._dead:
@@ -251,8 +254,6 @@ class FrameReader:
             (length,) = _unpack_64(data, pos + 2)
             if length >> 63:
                 return self._fail(out, CloseCode.PROTOCOL_ERROR, "frame length over 2^63")
-        if (opcode != BINARY or not length) and not self._may_idle(out):
-            return 0
         fin = bool(first & FIN)
         if opcode < CLOSE:
             self._message = 0 if fin else opcode
@@ -264,13 +265,6 @@ class FrameReader:
         self._left = length
         self._key = bytes(data[pos + size - 4 : pos + size]) if self._masked else b""
         return size
-
-    def _may_idle(self, out: list[memoryview | bytes | Event]) -> bool:
-        self._idle += 1
-        if self._idle > MAX_IDLE_FRAMES:
-            self._fail(out, CloseCode.POLICY_VIOLATION, "too many frames without payload")
-            return False
-        return True
 
     def _payload(self, data: memoryview, pos: int, out: list[memoryview | bytes | Event]) -> int:
         """Take what `data` holds of the current frame's payload. Returns the position after it."""
