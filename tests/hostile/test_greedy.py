@@ -279,6 +279,7 @@ def test_opening_and_closing_without_end_disturbs_nobody() -> None:
         quiet = players.answered(500)
 
         def knock() -> None:
+            elsewhere()
             while not stop.is_set():
                 with Attacker(tunnel.relay_port) as attacker:
                     attacker.send(request("/client/den", bearer=bearer))
