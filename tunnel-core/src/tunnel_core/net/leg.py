@@ -73,7 +73,7 @@ class Leg(asyncio.BufferedProtocol):
         self._monitor = monitor
         self.bytes_in = 0  # wire bytes
         self.bytes_out = 0
-        self.messages_in = 0  # text, pings and pongs
+        self._events_in = 0
         self.carrying = False  # a stream or a pair depends on it: it is pinged, and given up, sooner
         self.congested = False  # more than HIGH_WATER bytes wait for the socket
         self.reading = True
@@ -107,6 +107,11 @@ class Leg(asyncio.BufferedProtocol):
 
     def on_writable(self, writable: bool) -> None:
         """Stop feeding the leg, or go on."""
+
+    @property
+    def messages_in(self) -> int:
+        """Text, pings, pongs, and frames of nothing."""
+        return self._events_in + self._reader.empty
 
     # What is sent.
 
@@ -339,7 +344,7 @@ class Leg(asyncio.BufferedProtocol):
     # Events.
 
     def _on_event(self, event: Event) -> None:
-        self.messages_in += 1
+        self._events_in += 1
         if event.opcode == TEXT:
             self.on_text(event.payload)
         elif event.opcode == PING:

@@ -115,6 +115,7 @@ class FrameReader:
         "_text",
         "_text_limit",
         "_utf8",
+        "empty",
         "events",
         "taken",
     )
@@ -134,6 +135,7 @@ class FrameReader:
         self._dead = False  # after a close frame or a violation nothing more is read
         self.events = 0  # how many there were in what `feed` returned last
         self.taken = 0  # bytes that it used
+        self.empty = 0  # data frames without payload, ever
 
     def feed(  # noqa: PLR0915 - calls would cost more
         self, data: memoryview, most: int = sys.maxsize
@@ -187,8 +189,8 @@ class FrameReader:
                 pos = stop
                 most -= 1
                 if not length:
-                    continue
-                if masked:
+                    self.empty += 1
+                elif masked:
                     out.append(apply_mask(data[start:stop], bytes(data[start - 4 : start])))
                 else:
                     out.append(data[start:stop])
@@ -256,6 +258,7 @@ class FrameReader:
                 return self._fail(out, CloseCode.PROTOCOL_ERROR, "frame length over 2^63")
         fin = bool(first & FIN)
         if opcode < CLOSE:
+            self.empty += not length
             self._message = 0 if fin else opcode
             limit = self._text_limit
             if opcode == TEXT and limit is not None and len(self._text) + length > limit:
