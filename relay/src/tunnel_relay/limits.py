@@ -7,6 +7,7 @@ needs and far below what hurts (docs/security.md has the table).
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ REMEMBERED: Final = 10_000  # addresses whose failed logins are counted: 2 MB; t
 RETRY_AFTER: Final = 5  # seconds: what is full may have room again soon
 
 
+@functools.lru_cache(maxsize=1024)
 def address_key(address: str) -> str:
     """What counts as one address: IPv4 whole, of IPv6 the /64 that one subscriber has."""
     try:
