@@ -91,6 +91,11 @@ class Leg(asyncio.BufferedProtocol):
         self._ended = False
         self.silent = False  # it was given up because nothing came
 
+    @property
+    def messages_in(self) -> int:
+        """Text, pings, pongs, and frames of nothing."""
+        return self._events_in + self._reader.empty
+
     # What subclasses fill in.
 
     def on_data(self, pieces: Sequence[memoryview | bytes], size: int) -> None:
@@ -107,11 +112,6 @@ class Leg(asyncio.BufferedProtocol):
 
     def on_writable(self, writable: bool) -> None:
         """Stop feeding the leg, or go on."""
-
-    @property
-    def messages_in(self) -> int:
-        """Text, pings, pongs, and frames of nothing."""
-        return self._events_in + self._reader.empty
 
     # What is sent.
 
@@ -297,8 +297,8 @@ class Leg(asyncio.BufferedProtocol):
     def _next_turn(self) -> None:
         self._queued = False
         transport = self._transport
-        if transport is None or not self.reading or not self._rest:
-            return  # it is over; or who lets it read again asks for another turn
+        if transport is None or transport.is_closing() or not self.reading or not self._rest:
+            return  # it is over, and so is what it brought; or who lets it read again asks for another turn
         self._rest = self._rest[self._take(self._rest) :]
         if self.reading:
             if self._rest:
