@@ -27,7 +27,7 @@ HELD_RATE = 20e6  # bytes a second
 HELD_BLOCK = 64 * 1024  # written at once: about what a game server sends for a chunk
 BLOCK = 256 * 1024
 COUNT = struct.Struct("!Q")
-COUNT_EVERY, COUNT_AFTER = 1 << 20, 0.05  # bytes, or seconds: what comes first, when something comes
+COUNT_EVERY = 0.05  # seconds, when something comes: seldom enough that an upload is traffic one way
 READ = 64 * 1024
 PATIENCE = 120.0  # seconds without any progress, after which a connection is let go
 
@@ -134,11 +134,11 @@ def _held(sock: socket.socket) -> NoReturn:
 
 def _up(sock: socket.socket) -> None:
     buffer = bytearray(BLOCK)
-    count = told = 0
-    when = time.monotonic()
+    count = 0
+    told = time.monotonic()
     while size := sock.recv_into(buffer):
         count += size
         now = time.monotonic()
-        if count - told >= COUNT_EVERY or now - when >= COUNT_AFTER:
+        if now - told >= COUNT_EVERY:
             sock.sendall(COUNT.pack(count))
-            told, when = count, now
+            told = now
