@@ -26,13 +26,13 @@ from .relays.ours import OurRelay
 from .report import document, terminal
 from .session import Plan, Session
 from .subject import Subject
-from .tunnels import FLOOR, LANGUAGE, REFERENCE, TUNNELS
+from .tunnels import FLOOR, FLOORS, REFERENCE, TUNNELS
 from .tunnels.ours import VARIANTS, Ours
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 ALSO = (ROOT / "README.md",)
-USUAL = (*(variant.name for variant in VARIANTS), REFERENCE, LANGUAGE, FLOOR)
+USUAL = (*(variant.name for variant in VARIANTS), REFERENCE, *FLOORS, FLOOR)
 QUICK = (*(variant.name for variant in VARIANTS), REFERENCE, FLOOR)
 ROUNDS = 3
 

@@ -7,12 +7,13 @@ from . import direct, forward, haproxy, libwsrx, naive, ours, socat, ssh, websoc
 
 REFERENCE = "haproxy3"  # what ratios are made to
 FLOOR = "naive"
-LANGUAGE = "python3"  # what hops that do nothing cost in Python
+FLOORS = (forward.LANGUAGE.name, forward.LOOP.name)  # what hops that do nothing cost in Python, and on its loop
 
 TUNNELS: tuple[Tunnel, ...] = (
     *ours.VARIANTS,
     haproxy.Haproxy(),
-    forward.Forward(),
+    forward.LANGUAGE,
+    forward.LOOP,
     naive.Naive(compression=False),
     naive.Naive(compression=True),
     direct.Direct(),

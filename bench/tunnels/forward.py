@@ -1,28 +1,38 @@
-"""Three hops in Python that only recv and send: what the language costs before a tunnel does anything."""
+"""Three hops in Python that only receive and send: what a tunnel costs before it does anything."""
 
 from __future__ import annotations
 
 import platform
 import sys
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from ..load.streams import Address
 from ..stage import LOOPBACK, Stage, free_port
 from ..subject import Tunnel
 
-SCRIPT = Path(__file__).parents[1] / "references" / "forward.py"
+REFERENCES = Path(__file__).parents[1] / "references"
 
 
+@dataclass(frozen=True)
 class Forward(Tunnel):
-    name = "python3"
-    shape = "3 loops in Python: recv, send"
+    """`script` takes a port to listen on, and one to lead to."""
+
+    name: str
+    shape: str
+    script: str
 
     def prepare(self) -> str:
-        return f"Python {platform.python_version()}"
+        return f"Python {platform.python_version()}, uvloop {version('uvloop')}"
 
     def start(self, stage: Stage, target: int) -> Address:
         for hop in ("host", "middle", "client"):
             port = free_port()
-            stage.run(hop, sys.executable, SCRIPT, str(port), str(target))
+            stage.run(hop, sys.executable, REFERENCES / self.script, str(port), str(target))
             target = port
         return LOOPBACK, target
+
+
+LANGUAGE = Forward("python3", "3 loops in Python: recv, send", "forward.py")
+LOOP = Forward("uvloop3", "3 times uvloop: read, write", "forward_loop.py")
