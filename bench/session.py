@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,10 @@ QUIET_PATIENCE = 15.0  # seconds to wait for a quiet machine, once
 
 @dataclass
 class Plan:
-    """What to measure. `waiting` bounds the seconds that are spent on disturbances in all."""
+    """What to measure, and which subjects in the first round alone.
+
+    `waiting` bounds the seconds that are spent on disturbances in all.
+    """
 
     subjects: Sequence[Subject]
     figures: Sequence[Figure]
@@ -37,6 +40,7 @@ class Plan:
     path: Path
     command: str
     waiting: float = 180.0
+    once: Collection[str] = ()
     say: Callable[[str], None] = partial(print, flush=True)
 
 
@@ -65,7 +69,7 @@ class Session:
             order = self.plan.subjects if number % 2 else tuple(reversed(self.plan.subjects))
             for subject in order:
                 figures = [f for f in self.plan.figures if f.suits(subject) and number <= f.rounds]
-                if not figures or (number > 1 and subject.name in self._missing):
+                if not figures or (number > 1 and (subject.name in self._missing or subject.name in self.plan.once)):
                     continue
                 run = Run(
                     began,

@@ -7,7 +7,6 @@ from . import direct, forward, haproxy, libwsrx, naive, ours, socat, ssh, websoc
 
 REFERENCE = "haproxy3"  # what ratios are made to
 FLOOR = "naive"
-FLOORS = (forward.LANGUAGE.name, forward.LOOP.name)  # what hops that do nothing cost in Python, and on its loop
 
 TUNNELS: tuple[Tunnel, ...] = (
     *ours.VARIANTS,
