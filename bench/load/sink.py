@@ -26,7 +26,7 @@ ECHO, DOWN, HELD, UP = b"e", b"d", b"h", b"u"
 HELD_RATE = 20e6  # bytes a second
 HELD_BLOCK = 64 * 1024  # written at once: about what a game server sends for a chunk
 BLOCK = 256 * 1024
-COUNT = struct.Struct("!Q")
+COUNT = struct.Struct("!Qd")  # bytes that have arrived, and when by time.monotonic()
 COUNT_EVERY = 0.05  # seconds, when something comes: seldom enough that an upload is traffic one way
 READ = 64 * 1024
 PATIENCE = 120.0  # seconds without any progress, after which a connection is let go
@@ -140,5 +140,5 @@ def _up(sock: socket.socket) -> None:
         count += size
         now = time.monotonic()
         if now - told >= COUNT_EVERY:
-            sock.sendall(COUNT.pack(count))
+            sock.sendall(COUNT.pack(count, now))
             told = now

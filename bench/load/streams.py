@@ -170,7 +170,7 @@ def _drain(socks: list[socket.socket], seconds: float, probe: Probe, warm: float
 
 
 def upload(address: Address, seconds: float, probe: Probe, warm: float = WARM) -> Rate:
-    """Write one stream. What counts is what the sink says that it has, and the time when it says so."""
+    """Write one stream. What counts is what the sink says that it has, and when it had it."""
     block = random.randbytes(BLOCK)
     counts = b""
     with connect(address, UP) as sock:
@@ -190,14 +190,12 @@ def upload(address: Address, seconds: float, probe: Probe, warm: float = WARM) -
                 raise BenchError("the upload ended early")
             counts += data
             whole = len(counts) // COUNT.size * COUNT.size
-            if not whole or now < begun + warm:
-                continue
-            (count,) = COUNT.unpack(counts[whole - COUNT.size : whole])
+            for count, then in COUNT.iter_unpack(counts[:whole]):
+                if first is None and then >= begun + warm:
+                    first, cpu = (then, count), probe()
+                elif first is not None and then >= first[0] + seconds:
+                    return Rate(count - first[1], then - first[0], probe() - cpu)
             counts = counts[whole:]
-            if first is None:
-                first, cpu = (now, count), probe()
-            elif now > begun + warm + seconds:
-                return Rate(count - first[1], now - first[0], probe() - cpu)
 
 
 def ping(address: Address, seconds: float, probe: Probe) -> Times:

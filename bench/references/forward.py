@@ -64,7 +64,12 @@ def main(port: int, target: int) -> None:
     while True:
         for fd, event in poll.poll():
             if fd == listener.fileno():
-                one, other = End(listener.accept()[0]), End(socket.create_connection(("127.0.0.1", target)))
+                accepted = listener.accept()[0]
+                try:
+                    one, other = End(accepted), End(socket.create_connection(("127.0.0.1", target)))
+                except OSError:  # the next hop is not up yet
+                    accepted.close()
+                    continue
                 one.peer, other.peer = other, one
                 for end in (one, other):
                     ends[end.sock.fileno()] = end

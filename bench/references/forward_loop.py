@@ -27,12 +27,17 @@ class End(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         if self.target:
-            loop = asyncio.get_running_loop()
-            self.dial = loop.create_task(loop.create_connection(lambda: self.peer, "127.0.0.1", self.target))
+            self.dialing = asyncio.get_running_loop().create_task(self.dial(self.transport))
         for data in self.early:
             self.transport.write(data)
         if self.peer.ended:
             self.transport.write_eof()
+
+    async def dial(self, transport: asyncio.Transport) -> None:
+        try:
+            await asyncio.get_running_loop().create_connection(lambda: self.peer, "127.0.0.1", self.target)
+        except OSError:
+            transport.close()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return READ

@@ -16,6 +16,7 @@ from pathlib import Path
 from ..figures import FIGURES
 from ..figures.figure import Figure
 from ..figures.scale import PACE, PLAYERS
+from ..relays import RELAYS
 from ..results import Results
 from ..tunnels import FLOOR, REFERENCE, TUNNELS
 from . import chart
@@ -155,10 +156,12 @@ def _tunnels(results: Results) -> str:
                 *(_cell(results, subject, figure, metrics) for _, figure, metrics in columns),
             )
         )
+        lacking: dict[str, list[str]] = {}  # figures, by why they are not there
         for figure in dict.fromkeys(figure for _, figure, _ in columns):
             why = results.why_not(subject, figure)
             if why and subject not in results.measured(figure):
-                notes.append(f"- {subject} has no figure for {figure}: {why}")
+                lacking.setdefault(why, []).append(figure)
+        notes += [f"- {subject} has no figure for {', '.join(names)}: {why}" for why, names in lacking.items()]
     table = _table(("tunnel", "shape", *(title for title, _, _ in columns)), rows)
     return "\n\n".join(part for part in (table, "\n".join(notes)) if part)
 
@@ -180,9 +183,16 @@ def _metrics(results: Results, figures: Sequence[Figure]) -> str:
         f"- {subject} has no figure for “{figure.title}”: {results.why_not(subject, figure.name)}"
         for figure in figures
         for subject in results.subjects
-        if results.why_not(subject, figure.name) and subject not in results.measured(figure.name)
+        if _suits(figure, subject)
+        and results.why_not(subject, figure.name)
+        and subject not in results.measured(figure.name)
     ]
     return "\n\n".join(part for part in (_table(("", "", *subjects), rows), "\n".join(notes)) if part)
+
+
+def _suits(figure: Figure, name: str) -> bool:
+    """Whether the figure was to be measured on that subject; one that is not listed here is another build."""
+    return all(figure.suits(subject) for subject in (*TUNNELS, *RELAYS) if subject.name == name)
 
 
 def _goals(results: Results, figures: Sequence[Figure]) -> str:
