@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+from collections.abc import Coroutine
 from types import TracebackType
 from typing import Self, cast
 
@@ -19,13 +20,17 @@ class _Side(asyncio.Protocol):
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
+        self.wire.sides.add(self)  # from now on: a cut breaks what is still being connected, too
+        self._cut = False
         self.transport: asyncio.Transport | None = None
         self._early: list[bytes] = []
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        self.wire.sides.add(self)
+        if self._cut:
+            self.reset()
+            return
         for data in self._early:
             self.transport.write(data)
         self._early.clear()
@@ -61,6 +66,7 @@ class _Side(asyncio.Protocol):
             self.other.transport.close()
 
     def reset(self) -> None:
+        self._cut = True
         if self.transport is not None and not self.transport.is_closing():
             sock = self.transport.get_extra_info("socket")
             if sock is None or sock.fileno() < 0:
@@ -117,10 +123,13 @@ class Wire:
             if side.transport is not None:
                 side.transport.resume_reading()
 
-    async def _carry(self, sock: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
+    def _carry(self, sock: socket.socket) -> Coroutine[None, None, None]:
         near, far = _Side(self), _Side(self)
         near.other, far.other = far, near
+        return self._join(sock, near, far)
+
+    async def _join(self, sock: socket.socket, near: _Side, far: _Side) -> None:
+        loop = asyncio.get_running_loop()
         joined = []
         try:
             await loop.connect_accepted_socket(lambda: near, sock)
@@ -133,7 +142,7 @@ class Wire:
         except (OSError, asyncio.CancelledError):
             pass  # nobody listens there; or the test is over
         finally:
-            self.sides.discard(far)  # uvloop closes what it was connecting, and tells nobody
+            self.sides -= {near, far}  # uvloop closes what it was connecting, and tells nobody
             near.reset()
             far.reset()
             await asyncio.gather(*joined)
