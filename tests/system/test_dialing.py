@@ -435,16 +435,23 @@ async def test_a_rush_of_connections_waits_to_be_accepted(loop_factory: Any) -> 
         assert [backlog(sock) for sock in listening] == [min(sockets.BACKLOG, SOMAXCONN)] * 3
 
 
-async def test_a_target_that_does_not_answer(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@contextlib.asynccontextmanager
+async def full() -> AsyncIterator[int]:
+    """A port that answers nobody: as many wait there as it lets wait, and nobody accepts them."""
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listening.getsockname())
+        yield listening.getsockname()[1]
+
+
+async def test_a_target_that_does_not_answer(loop_factory: Any) -> None:
     """Its client is refused in time, with the reason in the log."""
-
-    async def silence(*_: Any) -> None:
-        await asyncio.Event().wait()
-
-    async with System() as system:
-        await system.host({"mc": 1}, target_timeout=0.2)
+    async with full() as target, System() as system:
+        await system.host({"mc": target}, target_timeout=0.2)
         port = (await system.client("mc")).ports[0]
-        monkeypatch.setattr(sockets, "open_connection", silence)
         reader, writer = await connect(port)
         with pytest.raises(ConnectionResetError):
             await reader.read()

@@ -394,9 +394,9 @@ async def test_much_for_a_target_that_is_slow_to_connect(loop_factory: Any, monk
     gate = asyncio.Event()
     open_connection = sockets.open_connection
 
-    async def slow(address: sockets.Address, protocol: asyncio.BaseProtocol) -> None:
+    async def slow(address: sockets.Address, protocol: asyncio.BaseProtocol, patience: float) -> None:
         await gate.wait()
-        await open_connection(address, protocol)
+        await open_connection(address, protocol, patience)
 
     monkeypatch.setattr(sockets, "open_connection", slow)
     size = 8 * MIB

@@ -83,8 +83,8 @@ class Session:
         if self._agent.is_full:
             self._give_up(f"no descriptors for over {self._agent.max_streams} streams: raise the limit (ulimit -n)")
             return
-        self._arm(OPEN_TIMEOUT, lambda: self._give_up("no leg to the relay in time"))
-        self._tunnel.want_leg(self, Kind.ANY)
+        if not self._tunnel.want_leg(self, Kind.ANY):
+            self._arm(OPEN_TIMEOUT, lambda: self._give_up("no leg to the relay in time"))
 
     def take(self, leg: ClientLeg) -> None:
         """Use `leg`: to open the stream, or to resume it."""

@@ -69,10 +69,10 @@ class ClientTunnel:
         self.sessions.add(session)
         return session.tcp
 
-    def want_leg(self, session: Session, kind: Kind) -> None:
-        """Have `session.take` called with a leg, now or soon."""
+    def want_leg(self, session: Session, kind: Kind) -> bool:
+        """Have `session.take` called with a leg, soon if not now. Returns whether it was now."""
         if session in self._waiting:
-            return
+            return False
         leg = None
         self._let_go_of_expired()
         if kind is Kind.ANY and self._free:
@@ -82,9 +82,10 @@ class ClientTunnel:
             leg = self.pool.newest()
         if leg is not None:
             session.take(leg)
-        else:
-            self._waiting.append(session)
-            self.pool.top_up()
+            return True
+        self._waiting.append(session)
+        self.pool.top_up()
+        return False
 
     def free(self, leg: ClientLeg) -> None:
         """The stream on `leg` has ended cleanly: keep the pair for the next, if there is use for it."""

@@ -30,7 +30,8 @@ class Session:
         self._agent = tunnel.agent
         self._tcp = TcpConnection(self._connected)
         self.leg: HostLeg | None = leg
-        self._log = tunnel.log.bind(client=leg.peer, subject=leg.subject)
+        named = {} if message is None else {"stream": message.stream}
+        self._log = tunnel.log.bind(client=leg.peer, subject=leg.subject, **named)
         self._begun = time.monotonic()
         self._lost_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -38,7 +39,6 @@ class Session:
         if message is None:
             self.stream = RawStream(self._tcp, leg, self._closed)
         else:
-            self._log = self._log.bind(stream=message.stream)
             self.stream = HostStream(
                 message,
                 self._tcp,
@@ -71,8 +71,7 @@ class Session:
 
     async def _connect(self) -> None:
         try:
-            async with asyncio.timeout(self._agent.settings.target_timeout):
-                await sockets.open_connection(self._tunnel.target, self._tcp)
+            await sockets.open_connection(self._tunnel.target, self._tcp, self._agent.settings.target_timeout)
         except OSError as exc:
             self._refused(exc)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Protocol
@@ -93,14 +94,19 @@ class AgentMetrics:
         self._labels = labels
         self._streams = _Streams(live, labels)
         registry.register(self._streams)
-        self._ended = Counter(
+        ended = Counter(
             "tunnel_agent_streams_ended",
             "Streams that are over, by outcome.",
             ("tunnel", "outcome"),
             registry=registry,
         )
-        self._opened = Counter(
+        opened = Counter(
             "tunnel_agent_streams_opened", "Streams whose target answered.", ("tunnel",), registry=registry
+        )
+        # Each tunnel's own, found once: `labels` costs more than `inc`. An agent has few tunnels.
+        self._opened: Callable[[str], Counter] = functools.cache(lambda tunnel: opened.labels(labels(tunnel)))
+        self._ended: Callable[[str, str], Counter] = functools.cache(
+            lambda tunnel, outcome: ended.labels(labels(tunnel), outcome)
         )
         self.open_seconds = Histogram(
             "tunnel_agent_open_seconds",
@@ -137,19 +143,19 @@ class AgentMetrics:
         self._ready.labels(label).set_function(ready)
         # From 0, and not from the first time: a counter that appears as 1 has not risen, to an alert.
         self._streams.known(label)
-        self._opened.labels(label)
+        self._opened(tunnel)
         for outcome in Outcome:
-            self._ended.labels(label, outcome.value)
+            self._ended(tunnel, outcome.value)
         for word in RESUMES:
             self._resumes.labels(label, word)
 
     def opened(self, tunnel: str, seconds: float) -> None:
-        self._opened.labels(self._labels(tunnel)).inc()
+        self._opened(tunnel).inc()
         self.open_seconds.observe(seconds)
 
     def ended(self, stream: Carried, outcome: Outcome) -> None:
         self._streams.over(stream)
-        self._ended.labels(self._labels(stream.tunnel), outcome.value).inc()
+        self._ended(stream.tunnel, outcome.value).inc()
 
     def resumed(self, tunnel: str, outcome: str, paused: float | None, replayed: int) -> None:
         self._resumes.labels(self._labels(tunnel), outcome).inc()

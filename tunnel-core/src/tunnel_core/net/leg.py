@@ -71,7 +71,7 @@ class Leg(asyncio.BufferedProtocol):
         self._reader = FrameReader(masked=not client, text_limit=text_limit)
         self._client = client
         self._monitor = monitor
-        self.bytes_in = 0  # wire bytes
+        self.bytes_in = 0  # wire bytes that were taken
         self.bytes_out = 0
         self._events_in = 0
         self.carrying = False  # a stream or a pair depends on it: it is pinged, and given up, sooner
@@ -135,7 +135,11 @@ class Leg(asyncio.BufferedProtocol):
         size = len(payload)
         self.bytes_out += size + len(header)
         if size <= self._join:
-            self._write(header + payload)
+            if self._corked:
+                self._corked.append(header + payload)
+                self._uncork()
+            else:
+                transport.write(header + payload)
         else:
             self._uncork()
             if not transport.is_closing():  # asyncio's writelines, before 3.14, does not ask that itself
@@ -150,7 +154,12 @@ class Leg(asyncio.BufferedProtocol):
         header = data_header(size)
         self.bytes_out += size + len(header)
         if size <= self._join:
-            self._write(b"".join((header, *pieces)))
+            frame = b"".join((header, *pieces))
+            if self._corked:
+                self._corked.append(frame)
+                self._uncork()
+            else:
+                transport.write(frame)
         else:
             self._uncork()
             if not transport.is_closing():
@@ -239,13 +248,6 @@ class Leg(asyncio.BufferedProtocol):
                 loop.call_soon(loop.call_soon, self._uncork)  # after the sockets were asked once more
             self._corked.append(frame)
 
-    def _write(self, frame: bytes) -> None:
-        if self._corked:
-            self._corked.append(frame)
-            self._uncork()
-        elif self._transport is not None:
-            self._transport.write(frame)
-
     def _uncork(self) -> None:
         if self._corked:
             frames, self._corked, self._lingering = self._corked, [], False
@@ -264,30 +266,31 @@ class Leg(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview:
         return READ_BUFFER
 
-    def buffer_updated(self, nbytes: int) -> None:
-        self.feed(READ_BUFFER[:nbytes])
-
-    def feed(self, data: memoryview) -> None:
-        """Take bytes that the connection brought."""
-        self.bytes_in += len(data)
-        taken = self._take(data)
-        if taken < len(data):
-            self._rest = memoryview(bytes(data[taken:]))
-            if self._transport is not None:
-                self._transport.pause_reading()
-            self._queue()
-
-    def _take(self, data: memoryview) -> int:
-        """Handle what `data` holds, or as much as is good for a turn. Returns how many bytes that was."""
+    def buffer_updated(self, nbytes: int, buffer: memoryview = READ_BUFFER) -> None:
+        # All of it in one function: of a process that was asleep, each one that is called costs.
+        data = buffer[:nbytes]
         reader = self._reader
         items = reader.feed(data, MANY_FRAMES)
         taken = reader.taken
+        self.bytes_in += taken
         if reader.events:
             self._mixed(items)
         elif items:
             pieces = cast("list[memoryview | bytes]", items)
             self.on_data(pieces, len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces)))
-        return taken
+        if taken < nbytes:
+            self._put_off(data[taken:])
+
+    def feed(self, data: memoryview) -> None:
+        """Take bytes that did not come by way of the read buffer: they came with the handshake, or have waited."""
+        self.buffer_updated(len(data), data)
+
+    def _put_off(self, rest: memoryview) -> None:
+        """Read no more before a turn has come for `rest`."""
+        self._rest = rest if rest.readonly else memoryview(bytes(rest))
+        if self._transport is not None:
+            self._transport.pause_reading()
+        self._queue()
 
     def _queue(self) -> None:
         if not self._queued:
@@ -299,11 +302,10 @@ class Leg(asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None or transport.is_closing() or not self.reading or not self._rest:
             return  # it is over, and so is what it brought; or who lets it read again asks for another turn
-        self._rest = self._rest[self._take(self._rest) :]
+        rest, self._rest = self._rest, memoryview(b"")
+        self.feed(rest)
         if self.reading:
-            if self._rest:
-                self._queue()
-            else:
+            if not self._rest and not transport.is_closing():
                 transport.resume_reading()
 
     def _mixed(self, items: Sequence[memoryview | bytes | Event]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import ipaddress
 import os
 import socket
@@ -24,6 +25,11 @@ RACE_DELAY: Final = 0.25  # seconds before the other address family is tried too
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 # A peer that is gone without a word is noticed after 60 s idle and 4 probes 15 s apart.
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+_OPTIONS: Final = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *((socket.IPPROTO_TCP, getattr(socket, name), value) for name, value in _KEEPALIVE if hasattr(socket, name)),
+)
 # CVE-2024-12254
 _FORGETFUL: Final = (3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
 
@@ -102,6 +108,7 @@ def _is_name(host: str) -> bool:
         return False
 
 
+@functools.lru_cache(maxsize=256)
 def _is_ip(host: str, version: int = 0) -> bool:
     try:
         return version in (0, ipaddress.ip_address(host).version)
@@ -121,11 +128,13 @@ def tune(sock: socket.socket) -> None:
     """No Nagle (its wait for a delayed ack costs 40 ms), and keepalive. Accepted sockets inherit both."""
     if sock.family == getattr(socket, "AF_UNIX", None):
         return
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _KEEPALIVE:
-        if hasattr(socket, name):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    # The socket of a transport of uvloop's makes and drops one of Python's for each option.
+    plain = socket.socket(sock.family, sock.type, sock.proto, sock.fileno())
+    try:
+        for level, option, value in _OPTIONS:
+            plain.setsockopt(level, option, value)
+    finally:
+        plain.detach()
 
 
 def reset_on_close(sock: socket.socket | None) -> None:
@@ -167,16 +176,16 @@ async def accept(make_protocol: Callable[[], asyncio.BaseProtocol], sock: socket
     return server
 
 
-async def open_connection(address: Address, protocol: asyncio.BaseProtocol) -> None:
-    """Connect `protocol` to `address`. Raises OSError (TimeoutError after 10 s)."""
+async def open_connection(address: Address, protocol: asyncio.BaseProtocol, patience: float) -> None:
+    """Connect `protocol` to `address`. Raises OSError (TimeoutError after `patience` seconds)."""
     loop = asyncio.get_running_loop()
     if not address.is_unix and _is_ip(address.host):
         # One address and no name: the loop's own way is three times as fast.
-        async with asyncio.timeout(CONNECT_TIMEOUT):
+        async with asyncio.timeout(patience):
             transport, _ = await loop.create_connection(lambda: protocol, *address)
         tune(transport.get_extra_info("socket"))
         return
-    sock = await connect(address)
+    sock = await connect(address, patience)
     try:
         await loop.create_connection(lambda: protocol, sock=sock)
     except BaseException:
@@ -184,13 +193,13 @@ async def open_connection(address: Address, protocol: asyncio.BaseProtocol) -> N
         raise
 
 
-async def connect(address: Address) -> socket.socket:
+async def connect(address: Address, patience: float = CONNECT_TIMEOUT) -> socket.socket:
     """A connected, tuned socket. The name is resolved anew; IPv6 and IPv4 are raced (RFC 8305).
 
-    Raises OSError (TimeoutError after 10 s).
+    Raises OSError (TimeoutError after `patience` seconds).
     """
     loop = asyncio.get_running_loop()
-    async with asyncio.timeout(CONNECT_TIMEOUT):
+    async with asyncio.timeout(patience):
         if address.is_unix:
             sock = socket.socket(socket.AF_UNIX)
             sock.setblocking(False)

@@ -48,6 +48,7 @@ PONG: Final = 0xA
 FIN: Final = 0x80
 MASKED: Final = 0x80
 FINAL_BINARY: Final = FIN | BINARY
+FINAL_TEXT: Final = FIN | TEXT
 MAX_CONTROL_PAYLOAD: Final = 125  # RFC 6455 section 5.5
 
 _pack_16 = struct.Struct("!BBH").pack
@@ -202,12 +203,39 @@ class FrameReader:
                 self.taken = pos
                 return out
             most -= 1
-            taken = self._header(data, pos, out)
+            taken = self._whole_text(data, pos, out) or self._header(data, pos, out)
             if not taken:
                 if not self._dead:
                     self._head += data[pos:]
                 return out
             pos += taken
+
+    def _whole_text(self, data: memoryview, pos: int, out: list[memoryview | bytes | Event]) -> int:
+        """Take a text message that is one short frame of ASCII and has come whole, as control messages do.
+
+        Returns its length on the wire, 0 if it is not such a one.
+        """
+        limit = self._text_limit
+        if limit is None or self._message or len(data) - pos < 4 or data[pos] != FINAL_TEXT:
+            return 0
+        length = data[pos + 1] ^ self._masked
+        start = pos + 2
+        if length == 126:
+            length = data[pos + 2] << 8 | data[pos + 3]
+            start = pos + 4
+        elif length > 126:
+            return 0
+        if self._masked:
+            start += 4
+        stop = start + length
+        if stop > len(data) or length > limit:
+            return 0
+        part = data[start:stop]
+        text = apply_mask(part, bytes(data[start - 4 : start])) if self._masked else bytes(part)
+        if not text.isascii():
+            return 0
+        self._event(out, Event(TEXT, text))
+        return stop - pos
 
     def _finish_header(self, data: memoryview, out: list[memoryview | bytes | Event]) -> int:
         """Complete a header that was cut off. Returns the position after it, -1 if it is still short."""

@@ -16,8 +16,8 @@ BLOCK: Final = 16 * 1024
 class ReplayBudget:
     """The bytes that all replay buffers of one agent may hold together.
 
-    At the limit nothing is dropped: who asked is told to stop reading, by `full`, and is
-    called back once there is room again.
+    At the limit nothing is dropped: whoever filled it stops reading, and is called back once
+    there is room again.
     """
 
     def __init__(self, limit: int) -> None:
@@ -28,10 +28,6 @@ class ReplayBudget:
     @property
     def room(self) -> int:
         return self.limit - self.used
-
-    @property
-    def full(self) -> bool:
-        return self.used >= self.limit
 
     def when_free(self, callback: Callable[[], None]) -> None:
         """Call back once, when there is room again."""

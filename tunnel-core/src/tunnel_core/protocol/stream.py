@@ -180,8 +180,10 @@ class Stream:
         At least a little while the socket is not held: a full budget holds it after the
         next read, not before.
         """
-        window = self.limit - (self.replay.end - self.replay.start)
-        return min(window, max(self.replay.budget.room, MIN_READ))
+        replay = self.replay
+        budget = replay.budget
+        window = self.limit - (replay.end - replay.start)
+        return window if budget.used + window <= budget.limit else min(window, max(budget.room, MIN_READ))
 
     @property
     def sent(self) -> int:
@@ -191,13 +193,14 @@ class Stream:
     def local_data(self, data: Payload) -> None:
         """Carry what the local socket read: at most `credit` bytes."""
         replay = self.replay
-        replay.append(data, self.link.send_data(data) if self.link is not None else None)
+        link, budget = self.link, replay.budget
+        replay.append(data, link.send_data(data) if link is not None else None)
         # Below a sixteenth it is better to wait for an ack than to read crumbs.
         if self.limit - (replay.end - replay.start) < self.limit >> 4:
             self.local.hold(HOLD_WINDOW)
-        if replay.budget.full:
+        if budget.used >= budget.limit:
             self.local.hold(HOLD_BUDGET)
-            replay.budget.when_free(self._budget_free)
+            budget.when_free(self._budget_free)
 
     def local_eof(self) -> None:
         """The local socket ended its direction."""
@@ -257,7 +260,7 @@ class Stream:
         """Take the next `size` bytes that the link brought."""
         if self._skip:
             pieces, size = self._without_known(pieces, size)
-        if not size or not self._takes_data():
+        if not size or (self.phase is not Phase.LIVE and not self._takes_data()):
             return
         self.received += size
         unacknowledged = self.received - self._told
