@@ -304,9 +304,10 @@ class Leg(asyncio.BufferedProtocol):
             return  # it is over, and so is what it brought; or who lets it read again asks for another turn
         rest, self._rest = self._rest, memoryview(b"")
         self.feed(rest)
+        if self._rest or transport.is_closing():
+            return
         if self.reading:
-            if not self._rest and not transport.is_closing():
-                transport.resume_reading()
+            transport.resume_reading()
 
     def _mixed(self, items: Sequence[memoryview | bytes | Event]) -> None:
         """Hand on payload and events in their order."""
@@ -318,7 +319,11 @@ class Leg(asyncio.BufferedProtocol):
             if pieces:
                 self.on_data(pieces, sum(map(len, pieces)))
                 pieces = []
-            self._on_event(item)
+            self._events_in += 1
+            if item.opcode == TEXT:
+                self.on_text(item.payload)
+            else:
+                self._on_event(item)
         if pieces:
             self.on_data(pieces, sum(map(len, pieces)))
         pong, self._pong = self._pong, None
@@ -346,10 +351,7 @@ class Leg(asyncio.BufferedProtocol):
     # Events.
 
     def _on_event(self, event: Event) -> None:
-        self._events_in += 1
-        if event.opcode == TEXT:
-            self.on_text(event.payload)
-        elif event.opcode == PING:
+        if event.opcode == PING:
             self._pong = event.payload
         elif event.opcode == PONG:
             if self._ping is not None and self._ping[0] == event.payload:

@@ -6,6 +6,7 @@ decoders at the end, one for each way that a message can travel.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Final, Generic, TypeVar
 
 import msgspec
@@ -136,12 +137,8 @@ ToHost = FromClient | Paired | Goaway
 Message = FromClient | FromHost | Paired | Goaway | Probed
 
 _M = TypeVar("_M")
-_encode = msgspec.json.Encoder().encode
-
-
-def encode(message: Message) -> bytes:
-    """The message as the payload of a text frame."""
-    return _encode(message)
+# The message as the payload of a text frame.
+encode: Final[Callable[[Message], bytes]] = msgspec.json.Encoder().encode
 
 
 class Decoder(Generic[_M]):

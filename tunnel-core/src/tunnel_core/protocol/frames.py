@@ -234,7 +234,8 @@ class FrameReader:
         text = apply_mask(part, bytes(data[start - 4 : start])) if self._masked else bytes(part)
         if not text.isascii():
             return 0
-        self._event(out, Event(TEXT, text))
+        self.events += 1
+        out.append(Event(TEXT, text))
         return stop - pos
 
     def _finish_header(self, data: memoryview, out: list[memoryview | bytes | Event]) -> int:
