@@ -126,8 +126,8 @@ def is_loopback(host: str) -> bool:
 
 def tune(sock: socket.socket) -> None:
     """No Nagle (its wait for a delayed ack costs 40 ms), and keepalive. Accepted sockets inherit both."""
-    if sock.family == getattr(socket, "AF_UNIX", None):
-        return
+    if sock.family == getattr(socket, "AF_UNIX", None) or sock.fileno() < 0:
+        return  # no TCP, or closed already
     # The socket of a transport of uvloop's makes and drops one of Python's for each option.
     plain = socket.socket(sock.family, sock.type, sock.proto, sock.fileno())
     try:
