@@ -40,7 +40,9 @@ def read(
         buffer = bytearray(wire[start:end])
         rest = memoryview(buffer)
         while rest:
-            for item in reader.feed(rest, most):
+            items = reader.feed(rest, most)
+            assert reader.size == sum(len(item) for item in items if not isinstance(item, Event))
+            for item in items:
                 if isinstance(item, Event):
                     out.append(item)
                 elif out and isinstance(out[-1], bytes):

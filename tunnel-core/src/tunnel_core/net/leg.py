@@ -276,8 +276,7 @@ class Leg(asyncio.BufferedProtocol):
         if reader.events:
             self._mixed(items)
         elif items:
-            pieces = cast("list[memoryview | bytes]", items)
-            self.on_data(pieces, len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces)))
+            self.on_data(items, reader.size)  # type: ignore[arg-type]  # no events, only payload
         if taken < nbytes:
             self._put_off(data[taken:])
 

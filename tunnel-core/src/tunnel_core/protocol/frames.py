@@ -19,9 +19,13 @@ from websockets.exceptions import ProtocolError
 from websockets.frames import Close
 
 try:
-    from websockets.speedups import apply_mask  # in C: 40 GB/s
+    from websockets.speedups import apply_mask  # in C: 40 GB/s, and any buffer does
+
+    _in_c = True
 except ImportError:
-    from websockets.utils import apply_mask
+    from websockets.utils import apply_mask  # wants the key as bytes
+
+    _in_c = False
 
 __all__ = [
     "CLOSE",
@@ -49,7 +53,8 @@ FIN: Final = 0x80
 MASKED: Final = 0x80
 FINAL_BINARY: Final = FIN | BINARY
 FINAL_TEXT: Final = FIN | TEXT
-SMALL: Final = 4096  # bytes up to which a copy is made: `bytes` are sliced in half the time of a memoryview
+# Bytes up to which a copy is made: `bytes` are sliced in half the time of a memoryview.
+SMALL: Final = 4096 if _in_c else sys.maxsize
 MAX_CONTROL_PAYLOAD: Final = 125  # RFC 6455 section 5.5
 
 _pack_16 = struct.Struct("!BBH").pack
@@ -119,6 +124,7 @@ class FrameReader:
         "_utf8",
         "empty",
         "events",
+        "size",
         "taken",
     )
 
@@ -136,6 +142,7 @@ class FrameReader:
         self._utf8: codecs.IncrementalDecoder | None = None
         self._dead = False  # after a close frame or a violation nothing more is read
         self.events = 0  # how many there were in what `feed` returned last
+        self.size = 0  # bytes of payload in it
         self.taken = 0  # bytes that it used
         self.empty = 0  # data frames without payload, ever
 
@@ -149,13 +156,14 @@ class FrameReader:
         `data` is written again. A CLOSE event is the last one ever.
         """
         out: list[memoryview | bytes | Event] = []
-        self.events = 0
+        self.events = self.size = 0
         end = self.taken = len(data)
         if self._dead:
             return out
         if end <= SMALL:
             data = bytes(data)
         pos = 0
+        last = end - 1  # no header begins here
         masked = self._masked
         if self._head:
             pos = self._finish_header(data, out)
@@ -168,7 +176,9 @@ class FrameReader:
                     return out
             # The fast path: final binary frames, as far as they have come. Everything else
             # falls through to the slow, clear one.
-            while most > 0 and end - pos > 1 and data[pos] == FINAL_BINARY and not self._message:
+            whole = not self._message
+            size = 0
+            while pos < last and whole and most > 0 and data[pos] == FINAL_BINARY:
                 length = data[pos + 1] ^ masked
                 start = pos + 2
                 if length > 125:
@@ -192,12 +202,14 @@ class FrameReader:
                     break
                 pos = stop
                 most -= 1
+                size += length
                 if not length:
                     self.empty += 1
                 elif masked:
-                    out.append(apply_mask(data[start:stop], bytes(data[start - 4 : start])))
+                    out.append(apply_mask(data[start:stop], data[start - 4 : start]))  # type: ignore[arg-type]
                 else:
                     out.append(data[start:stop])
+            self.size += size
             if self._left >= 0:
                 continue
             if pos == end:
@@ -317,6 +329,7 @@ class FrameReader:
                 self._key = key[take & 3 :] + key[: take & 3]
         if self._opcode == BINARY:
             if take:
+                self.size += take
                 out.append(part)
         elif self._opcode == TEXT:
             self._text_part(part, out)
@@ -334,6 +347,7 @@ class FrameReader:
                     self._utf8 = codecs.getincrementaldecoder("utf-8")()
                 self._utf8.decode(bytes(part), final=last)
                 if part:
+                    self.size += len(part)
                     out.append(part)
                 return
             self._text += part
