@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
-import statistics
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,15 +12,11 @@ from pathlib import Path
 from . import link, machine, results
 from .errors import BenchError, Corrupted, Missing
 from .figures.figure import Figure, Pace, Values
-from .load import legs, sink, streams
-from .load.streams import Address
 from .results import Run
-from .stage import LOOPBACK, Stage
-from .subject import Relay, Running, Subject
-from .workers import Worker, call
+from .start import started
+from .subject import Subject
+from .workers import call
 
-INTACT = 4 << 20  # bytes that are echoed and compared before anything is measured
-SETTLE = 0.3  # seconds between start and the first figure: warm legs are dialed
 REPEATS = 2  # of a figure that was disturbed
 QUIET_PATIENCE = 15.0  # seconds to wait for a quiet machine, once
 
@@ -152,27 +146,9 @@ class Session:
             self.plan.say(f"    {where}: {what}")
 
 
-@contextlib.contextmanager
-def started(subject: Subject, far: str = LOOPBACK) -> Iterator[Running]:
-    """The subject up, its content verified, and a sink behind it."""
-    with Stage(far) as stage, sink.listen(stage.listen) as listener, Worker(sink.serve, listener):
-        address = subject.start(stage, listener.getsockname()[1])
-        if isinstance(subject, Relay):
-            stage.wait_listening(address[1])
-            legs.intact(address, INTACT)
-        else:
-            stage.wait(lambda: _echoes(address), "an echo")
-            call(60, streams.echo_intact, address, INTACT)
-        time.sleep(SETTLE)
-        yield Running(subject, stage, address)
-
-
 def _alone(subject: Subject, figure: Figure, pace: Pace) -> Values:
-    measured = []
-    for _ in range(1 if pace.quick else figure.starts):
-        with started(subject) as running:
-            measured.append(figure.measure(running, pace))
-    return {name: statistics.median(values[name] for values in measured) for name in measured[0]}
+    with started(subject) as running:
+        return figure.measure(running, pace)
 
 
 def _on_link(subject: Subject, figure: Figure, pace: Pace) -> Values:
@@ -182,9 +158,3 @@ def _on_link(subject: Subject, figure: Figure, pace: Pace) -> Values:
             return figure.measure(running, pace)
 
     return call(figure.seconds, there)
-
-
-def _echoes(address: Address) -> bool:
-    with contextlib.suppress(OSError, BenchError), streams.connect(address, sink.ECHO):
-        return True
-    return False

@@ -15,7 +15,6 @@ class Subject:
     shape: str
     ours = False  # of this project: judged by what figures must reach
     crosses_link = False  # whether it can be put on both sides of a far link: it uses `stage.far`
-    apart = False  # a variant that only its own figure measures
     resumes = False  # whether streams outlive a kill of its process named "relay"
 
     def prepare(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import bulk, connections, distance, memory, ping, relay, resume, scale, stall, trips
+from . import bulk, connections, distance, memory, ping, relay, replay, resume, scale, stall, trips
 from .figure import Figure
 
 FIGURES: tuple[Figure, ...] = (
@@ -12,7 +12,7 @@ FIGURES: tuple[Figure, ...] = (
     trips.TRIPS,
     bulk.BULK,
     bulk.EIGHT,
-    bulk.REPLAY,
+    replay.REPLAY,
     stall.STALL,
     memory.MEMORY,
     resume.RESUME,

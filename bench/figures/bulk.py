@@ -9,7 +9,6 @@ from ..workers import call
 from .figure import Figure, Goal, Metric, Pace, Values
 
 GB = 1e9
-FORGETFUL = "ours-no-replay"
 
 
 def measure_one(running: Running, pace: Pace) -> Values:
@@ -46,23 +45,6 @@ BULK = Figure(
         Goal("cpu_down", 1.2, 1.0, REFERENCE),
         Goal("cpu_up", 1.2, 1.0, REFERENCE),
     ),
-)
-
-REPLAY = Figure(
-    "replay",
-    "What is kept for a resume, to an agent that keeps nothing",
-    BULK.metrics,
-    measure_one,
-    (
-        Goal("down", 0.95, against=FORGETFUL, at_least=True),
-        Goal("up", 0.95, against=FORGETFUL, at_least=True),
-        Goal("cpu_down", 1.05, against=FORGETFUL),
-        Goal("cpu_up", 1.05, against=FORGETFUL),
-    ),
-    suits=lambda subject: subject.name in ("ours", FORGETFUL),
-    # From one start to the next bulk varies by more than what is looked for here.
-    fresh=True,
-    starts=3,
 )
 
 EIGHT = Figure(

@@ -61,7 +61,7 @@ def _far(name: str, title: str, link: Link) -> Figure:
 
 
 def _suits(subject: Subject) -> bool:
-    return isinstance(subject, Tunnel) and subject.crosses_link and not subject.apart
+    return isinstance(subject, Tunnel) and subject.crosses_link
 
 
 FIGURES = (

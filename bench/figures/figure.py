@@ -63,10 +63,9 @@ class Goal:
 class Figure:
     """`measure` yields values for `metrics`, on a subject that is up and idle.
 
-    `fresh`: it wants the subject newly started, `starts` times in a round, of which the median
-    counts. `link`: it is measured over a far link. `suits`: which subjects it is measured on.
-    `rounds`: at most so many. `full`: whether it is left to FULL=1. `seconds`: a bound of it
-    over a link.
+    `fresh`: it wants the subject newly started. `link`: it is measured over a far link.
+    `suits`: which subjects it is measured on. `rounds`: at most so many. `full`: whether it is
+    left to FULL=1. `seconds`: a bound of it over a link.
     """
 
     name: str
@@ -74,9 +73,8 @@ class Figure:
     metrics: tuple[Metric, ...]
     measure: Callable[[Running, Pace], Values]
     goals: tuple[Goal, ...] = ()
-    suits: Callable[[Subject], bool] = lambda subject: isinstance(subject, Tunnel) and not subject.apart
+    suits: Callable[[Subject], bool] = lambda subject: isinstance(subject, Tunnel)
     fresh: bool = False
-    starts: int = 1
     link: Link | None = None
     rounds: int = 1000
     full: bool = False

@@ -54,6 +54,6 @@ RESUME = Figure(
     (Metric("p50", "p50", "ms"), Metric("p99", "p99", "ms"), Metric("worst", "the last", "ms")),
     measure,
     (Goal("p99", 1000),),
-    suits=lambda subject: subject.resumes and not subject.apart,
+    suits=lambda subject: subject.resumes,
     fresh=True,
 )

@@ -129,15 +129,11 @@ def _cell(results: Results, subject: str, figure: str, metrics: Sequence[str]) -
 def _ends(results: Results) -> list[str]:
     """The subjects that are tunnels: those with a figure of the table, or that are missing altogether."""
     of_tunnels = {figure for _, figure, _ in COLUMNS}
-    apart = {tunnel.name for tunnel in TUNNELS if tunnel.apart}  # they have a block of their own
     return [
         subject
         for subject in results.subjects
-        if subject not in apart
-        and (
-            any(subject in results.measured(figure) for figure in of_tunnels)
-            or any(results.why_not(subject, figure) for figure in of_tunnels)
-        )
+        if any(subject in results.measured(figure) for figure in of_tunnels)
+        or any(results.why_not(subject, figure) for figure in of_tunnels)
     ]
 
 

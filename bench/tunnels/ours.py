@@ -71,21 +71,17 @@ class Ours(Tunnel):
         return (self.bin / name,)
 
 
-@dataclass(frozen=True)
-class WithoutReplay(Ours):
-    """The same build, but its agents keep nothing for a resume: what surviving costs."""
-
-    name: str = "ours-no-replay"
-    shape: str = "keeps nothing for a resume"
-
-    ours = False
-    apart = True
-
+class _WithoutReplay(Ours):
     def _agent(self, name: str) -> tuple[Path | str, ...]:
         return self.bin / "python", FORGETFUL, name
+
+
+def without_replay(subject: Ours) -> Ours:
+    """The same build, but its agents keep nothing for a resume."""
+    return _WithoutReplay(**vars(subject) | {"name": f"{subject.name}-no-replay"})
 
 
 # A variant to compare with is one more, with a name of its own and flags such as
 # `host_agent=("--window", "256KiB")`, or an environment.
 # Another build needs no line: `python -m bench --baseline /path/to/other/.venv`.
-VARIANTS: tuple[Ours, ...] = (Ours(), WithoutReplay())
+VARIANTS: tuple[Ours, ...] = (Ours(),)
