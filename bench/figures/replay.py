@@ -5,12 +5,13 @@ from __future__ import annotations
 from ..load import streams
 from ..start import started
 from ..subject import Running
-from ..summary import median
+from ..summary import midmean
 from ..tunnels.ours import Ours, without_replay
 from ..workers import call
 from .figure import Figure, Goal, Metric, Pace, Values
 
-TURNS = 12
+STARTS = 4  # as a start may have a lucky memory layout
+TURNS = 4  # of each
 SECONDS = 0.5  # of a turn
 WARM = 0.15
 
@@ -21,17 +22,20 @@ def measure(running: Running, pace: Pace) -> Values:
     What other guests of the machine do to its caches changes within seconds, by more than what
     is looked for here: only neighbours in time can be compared.
     """
-    assert isinstance(running.subject, Ours), "see `suits`"
+    subject = running.subject
+    assert isinstance(subject, Ours), "see `suits`"
     ratios: dict[str, list[float]] = {"down": [], "up": [], "cpu_down": [], "cpu_up": []}
-    with started(without_replay(running.subject)) as forgetful:
-        for turn in range(max(2, round(pace.scale * TURNS))):
-            for way in ("down", "up"):
-                order = (running, forgetful) if turn % 2 else (forgetful, running)
-                rates = {one.subject.name: _rate(one, way) for one in order}
-                ours, theirs = rates[running.subject.name], rates[forgetful.subject.name]
-                ratios[way].append(ours.per_second / theirs.per_second)
-                ratios[f"cpu_{way}"].append(ours.cpu_each / theirs.cpu_each)
-    return {name: median(values) or 0.0 for name, values in ratios.items()}
+    for _ in range(1 if pace.quick else STARTS):
+        with started(subject) as ours, started(without_replay(subject)) as forgetful:
+            for turn in range(TURNS):
+                for way in ("down", "up"):
+                    if turn % 2:
+                        kept, not_kept = _rate(ours, way), _rate(forgetful, way)
+                    else:
+                        not_kept, kept = _rate(forgetful, way), _rate(ours, way)
+                    ratios[way].append(kept.per_second / not_kept.per_second)
+                    ratios[f"cpu_{way}"].append(kept.cpu_each / not_kept.cpu_each)
+    return {name: midmean(values) for name, values in ratios.items()}
 
 
 def _rate(running: Running, way: str) -> streams.Rate:
@@ -58,5 +62,4 @@ REPLAY = Figure(
         Goal("cpu_up", 1.05),
     ),
     suits=lambda subject: isinstance(subject, Ours),
-    fresh=True,
 )

@@ -9,7 +9,7 @@ from support.runs import run
 
 from bench import results
 from bench.results import Results
-from bench.summary import median, percentile
+from bench.summary import median, midmean, percentile
 
 
 def test_percentiles_and_medians() -> None:
@@ -17,6 +17,9 @@ def test_percentiles_and_medians() -> None:
     assert percentile([3, 1, 2], 0.5) == 2
     assert percentile([7], 0.99) == 7
     assert percentile(range(1000), 0.99) == 990
+    assert midmean([1000, 1, 2, 3]) == 2.5
+    assert midmean([3, 1]) == 2
+    assert midmean([7]) == 7
     assert median([4, 1, 3]) == 3
     assert median([4, 1, 3, 2]) == 2.5
     assert median([]) is None
