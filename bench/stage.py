@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import random
 import socket
 import subprocess
 import tempfile
@@ -20,10 +22,15 @@ LOOPBACK = "127.0.0.1"
 START = 20.0  # seconds for a subject to come up
 
 
+_ports = itertools.count(random.randrange(10_000, 20_000))
+
+
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server((LOOPBACK, 0)) as sock:
-        return int(sock.getsockname()[1])
+    """A port that was free a moment ago, below those that the kernel gives to connections: nobody else takes it."""
+    while True:
+        port = 10_000 + next(_ports) % 20_000
+        with contextlib.suppress(OSError), socket.create_server((LOOPBACK, port)):
+            return port
 
 
 def accepts(port: int) -> bool:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import platform
 import signal
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -83,28 +80,3 @@ def test_a_service_that_cannot_be_made(kind_of_loop: str) -> None:
         raise UsageError("wrong")
 
     assert run.serve(make) == 2
-
-
-FAULTS = """
-import resource, sys
-from tunnel_core.service import run
-
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    pieces = [b"x" * 130_000 for _ in range(80)]
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-if sys.argv[1] == "keep":
-    run.keep_freed_memory()
-faults()
-print(faults())
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told what to keep")
-def test_memory_that_was_freed_is_used_again() -> None:
-    """Ten MiB of pieces that came and went cost no page fault when more come; they do otherwise."""
-    kept, given_back = (
-        int(subprocess.check_output([sys.executable, "-c", FAULTS, what])) for what in ("keep", "give back")
-    )
-    assert kept < 10 < given_back

@@ -18,7 +18,6 @@ from ..errors import TunnelError
 from . import logs
 
 MANY_DESCRIPTORS: Final = 1 << 20  # more than any service here can use
-MMAP_THRESHOLD: Final = 8 << 20  # bytes: the windows of eight busy streams
 
 if sys.platform != "win32":
     import resource
@@ -57,17 +56,6 @@ def raise_descriptor_limit() -> int:
     return max(soft, wanted)
 
 
-def keep_freed_memory() -> None:
-    """Have malloc keep up to 16 MiB that were freed, for what comes next.
-
-    It gives back what lies free at the end of the heap beyond 128 KiB, which is a page fault
-    and a page of zeros for each page of payload that is kept and forgotten again. glibc takes
-    the size of the first large block to be freed for how large blocks are here, and twice
-    that for what it may keep (mallopt(3), M_MMAP_THRESHOLD). Elsewhere this does nothing.
-    """
-    bytes(MMAP_THRESHOLD)
-
-
 def serve(make: Callable[[], Service]) -> int:
     """Run the service that `make` makes, inside the loop, until a signal. Returns the exit code."""
     with asyncio.Runner(loop_factory=_new_loop) as runner:
@@ -84,7 +72,6 @@ async def _serve(make: Callable[[], Service]) -> int:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_unexpected)
     raise_descriptor_limit()
-    keep_freed_memory()
     stop = asyncio.Event()
     restore = _on_signals(loop, stop)
     log = logs.get()
