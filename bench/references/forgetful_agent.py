@@ -9,17 +9,16 @@ import importlib
 import sys
 
 from tunnel_core.protocol.control import EARLY_DATA
-from tunnel_core.protocol.replay import Masked, ReplayBuffer
+from tunnel_core.protocol.replay import ReplayBuffer
 
 keep = ReplayBuffer.append
 
 
-def append(self: ReplayBuffer, data: memoryview | bytes, sent: Masked | None = None) -> None:
+def append(self: ReplayBuffer, data: memoryview | bytes) -> None:
     if self.end < EARLY_DATA:  # what comes before there is a leg has to wait for it somewhere
-        keep(self, data, sent)
+        keep(self, data)
     else:
         self.end += len(data)
-        self.budget.used += len(data)
 
 
 if __name__ == "__main__":

@@ -13,15 +13,13 @@ from collections.abc import Callable, Sequence
 
 from tunnel_core.protocol.control import Message, Open, Paired, Refused, Resume, encode, to_client, to_host
 from tunnel_core.protocol.endpoints import new_id
-from tunnel_core.protocol.frames import apply_mask
-from tunnel_core.protocol.replay import Masked, ReplayBudget
+from tunnel_core.protocol.replay import ReplayMemory
 from tunnel_core.protocol.resume import ClientStream, HostStream, HostStreams, Refusal
 from tunnel_core.protocol.stream import Outcome, Payload, Phase, Stream
 
 WINDOW = 64 * 1024
 INSTANCE = new_id()
-KEY = b"\x01\x02\x03\x04"  # legs mask what they send
-SMALL = 200  # bytes up to which they keep nothing of it
+BLOCK = 8 * 1024  # of replay memory: small, so that there are many
 
 
 class App:
@@ -115,11 +113,9 @@ class _End:
         self.leg = leg
         self._queue = queue
 
-    def send_data(self, data: Payload) -> Masked | None:
-        if self.leg.cut:
-            return None
-        self._queue.append(bytes(data))
-        return Masked(apply_mask(data, KEY), KEY) if len(data) > SMALL else None
+    def send_data(self, data: Payload) -> None:
+        if not self.leg.cut:
+            self._queue.append(bytes(data))
 
     def send_message(self, message: Message, *, linger: bool = False) -> None:
         if not self.leg.cut:
@@ -129,17 +125,17 @@ class _End:
 class Simulation:
     """The client-agent's and the host-agent's part in it is as short as can be; the rest is the streams'."""
 
-    def __init__(self, *, window: int = WINDOW, budget: int = 1 << 30) -> None:
+    def __init__(self, *, window: int = WINDOW, memory: int = 1 << 30) -> None:
         self.now = 0.0
         self.client_app, self.host_app = App("client"), App("host")
-        self.client_budget, self.host_budget = ReplayBudget(budget), ReplayBudget(budget)
+        self.client_memory, self.host_memory = ReplayMemory(memory, BLOCK), ReplayMemory(memory, BLOCK)
         self.outcomes: dict[str, tuple[Outcome, str]] = {}
         self.clock: set[Stream] = set()
         self.window = window
         self.client = ClientStream(
             self.client_app,
             window=window,
-            budget=self.client_budget,
+            memory=self.client_memory,
             clock=self.clock.add,
             closed=self._closed("client"),
         )
@@ -251,7 +247,7 @@ class Simulation:
                     message,
                     self.host_app,
                     window=self.window,
-                    budget=self.host_budget,
+                    memory=self.host_memory,
                     clock=self.clock.add,
                     closed=self._closed("host"),
                 )
@@ -309,11 +305,12 @@ class Simulation:
         """The stream reads what the application wrote, as far as it may."""
         if app.holds or app.eof_taken or app.aborted:
             return
-        size = min(stream.credit, len(app.written) - app.taken, 128 * 1024)
+        block = stream.replay.memory.block
+        size = min(stream.credit, len(app.written) - app.taken, len(block))
         if size > 0:
-            data = bytes(app.written[app.taken : app.taken + size])
+            block[:size] = app.written[app.taken : app.taken + size]
             app.taken += size
-            stream.local_data(memoryview(data))
+            stream.local_data(block[:size])
         elif app.ended and app.taken == len(app.written):
             app.eof_taken = True
             stream.local_eof()
@@ -378,7 +375,7 @@ class Simulation:
         for stream in (self.client, self.host):
             if stream is not None:
                 assert stream.replay.end - stream.replay.start <= max(stream.limit, self.window)
-        assert self.client_budget.used >= 0
+        assert self.client_memory.used >= 0
         if client.saw_eof and not host.aborted:
             assert host.ended, "a FIN that the application did not send"
             assert client.read == host.written

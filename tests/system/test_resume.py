@@ -18,7 +18,7 @@ MIB = 1 << 20
 
 def is_empty(system: System) -> bool:
     """Whether no stream, and no byte of one, is kept anywhere."""
-    return all(not list(agent.carried()) and not agent.budget.used for agent in system.agents)
+    return all(not list(agent.carried()) and not agent.memory.used for agent in system.agents)
 
 
 @pytest.mark.parametrize("which", ["client", "host", "both"])
@@ -150,7 +150,7 @@ async def test_a_client_that_vanishes_frees_the_host(loop_factory: Any) -> None:
         await until(lambda: len(list(host.carried())) == 5)
         wire.shut()
         wire.cut()
-        await until(lambda: not list(host.carried()) and not host.budget.used)
+        await until(lambda: not list(host.carried()) and not host.memory.used)
         for writer in writers:
             reset(writer)
         await wire.open()
@@ -284,10 +284,10 @@ async def test_replay_memory_is_bounded_for_the_agent(loop_factory: Any) -> None
         wire.shut()
         wire.cut()
         transfers = [asyncio.create_task(send(writer, 60_000, seed)) for seed, (_, writer) in enumerate(streams)]
-        await until(lambda: client.budget.used >= bound)
+        await until(lambda: client.memory.used >= bound)
         used = -1
-        while used != client.budget.used:
-            used = client.budget.used
+        while used != client.memory.used:
+            used = client.memory.used
             await until(lambda: len(system.events("relay unreachable")) > 0)
         assert used <= bound + 10 * 4096
         await wire.open()

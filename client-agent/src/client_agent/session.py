@@ -44,7 +44,7 @@ class Session:
         self._tunnel = tunnel
         self.tunnel = tunnel.name
         self._agent = tunnel.agent
-        self.tcp = TcpConnection(self._start)
+        self.tcp = TcpConnection(self._agent.memory, self._start)
         self.leg: ClientLeg | None = None
         self.candidate: ClientLeg | None = None
         self._begun = time.monotonic()
@@ -55,7 +55,7 @@ class Session:
         self.stream: ClientStream | RawStream = ClientStream(
             self.tcp,
             window=self._agent.settings.window,
-            budget=self._agent.budget,
+            memory=self._agent.memory,
             clock=self._agent.clock.add,
             closed=self._closed,
         )

@@ -28,7 +28,7 @@ class Session:
         self._tunnel = tunnel
         self.tunnel = tunnel.name
         self._agent = tunnel.agent
-        self._tcp = TcpConnection(self._connected)
+        self._tcp = TcpConnection(self._agent.memory, self._connected)
         self.leg: HostLeg | None = leg
         named = {} if message is None else {"stream": message.stream}
         self._log = tunnel.log.bind(client=leg.peer, subject=leg.subject, **named)
@@ -43,7 +43,7 @@ class Session:
                 message,
                 self._tcp,
                 window=self._agent.settings.window,
-                budget=self._agent.budget,
+                memory=self._agent.memory,
                 clock=self._agent.clock.add,
                 closed=self._closed,
             )

@@ -7,7 +7,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 from tunnel_core.agent.metrics import RESUMES, AgentMetrics
-from tunnel_core.protocol.replay import ReplayBudget
+from tunnel_core.protocol.replay import ReplayMemory
 from tunnel_core.service.metrics import ProcessMetrics, TunnelLabels
 from tunnel_relay.metrics import WATCHED, RelayMetrics
 
@@ -15,7 +15,7 @@ from tunnel_relay.metrics import WATCHED, RelayMetrics
 def test_an_agent_counts_from_zero() -> None:
     """The first stream that is lost is a rise: the counter was there before, at 0."""
     registry = CollectorRegistry()
-    metrics = AgentMetrics(registry, TunnelLabels(), ReplayBudget(1 << 20), lambda: ())
+    metrics = AgentMetrics(registry, TunnelLabels(), ReplayMemory(1 << 20, 1 << 16), lambda: ())
     metrics.count_ready("mc", lambda: 0)
     for gauge in ("tunnel_agent_streams", "tunnel_agent_detached_streams"):
         assert registry.get_sample_value(gauge, {"tunnel": "mc"}) == 0

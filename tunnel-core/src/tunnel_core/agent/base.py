@@ -11,11 +11,12 @@ from prometheus_client import CollectorRegistry
 
 from ..errors import TunnelError
 from ..net import sockets
+from ..net.buffers import FRAME_SIZE
 from ..net.dialer import Dialer
 from ..net.liveness import LegMonitor
 from ..protocol.endpoints import Role, new_id
 from ..protocol.frames import CloseCode
-from ..protocol.replay import ReplayBudget
+from ..protocol.replay import ReplayMemory
 from ..service import logs
 from ..service.admin import AdminServer
 from ..service.metrics import ProcessMetrics, TunnelLabels
@@ -43,11 +44,11 @@ class Agent:
         self.log = logs.get()
         self.failed: asyncio.Future[TunnelError] = asyncio.get_running_loop().create_future()
         self.instance = new_id()
-        self.budget = ReplayBudget(settings.replay_memory)
+        self.memory = ReplayMemory(settings.replay_memory, FRAME_SIZE)
         self.clock = StreamClock()
         registry = CollectorRegistry()
         process = ProcessMetrics(registry, f"{role}-agent", loop_name())
-        self.metrics = AgentMetrics(registry, TunnelLabels(), self.budget, self.carried)
+        self.metrics = AgentMetrics(registry, TunnelLabels(), self.memory, self.carried)
         self.monitor = LegMonitor(process.leg_round_trip.observe, process.loop_lag.observe)
         credentials = Credentials(role, settings.token, settings.secret)
         credentials.check(tunnels)

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from ..protocol.replay import ReplayBudget
+from ..protocol.replay import ReplayMemory
 from ..protocol.stream import Outcome
 from ..service.metrics import SECONDS, TunnelLabels
 
@@ -88,7 +88,7 @@ class AgentMetrics:
         self,
         registry: CollectorRegistry,
         labels: TunnelLabels,
-        budget: ReplayBudget,
+        memory: ReplayMemory,
         live: Callable[[], Iterable[Carried]],
     ) -> None:
         self._labels = labels
@@ -130,10 +130,10 @@ class AgentMetrics:
             "tunnel_agent_replayed_bytes", "Bytes that resumes sent again.", registry=registry
         )
         self.dial_failures = Counter("tunnel_agent_dial_failures", "Dials of the relay that failed.", registry=registry)
-        memory = Gauge("tunnel_agent_replay_memory_bytes", "Bytes kept for a resume.", registry=registry)
-        memory.set_function(lambda: budget.used)
+        used = Gauge("tunnel_agent_replay_memory_bytes", "Memory kept for a resume.", registry=registry)
+        used.set_function(lambda: memory.used)
         limit = Gauge("tunnel_agent_replay_memory_limit_bytes", "The most that may be kept.", registry=registry)
-        limit.set(budget.limit)
+        limit.set(memory.limit)
         self._ready = Gauge(
             "tunnel_agent_ready_legs", "Open legs that no stream is on.", ("tunnel",), registry=registry
         )

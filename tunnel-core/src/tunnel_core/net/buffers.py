@@ -1,14 +1,15 @@
-"""The one read buffer of the process.
+"""What is read into.
 
-A protocol that reads into it must have consumed what was read before it returns to the
-event loop: by then the next socket may be reading. One buffer for all keeps it warm in
-the cache and an idle connection cheap.
+All legs of a process share one read buffer: a protocol that reads into it must have consumed
+what was read before it returns to the event loop, as by then the next socket may be reading.
+One buffer for all keeps it warm in the cache and an idle connection cheap. Local sockets of
+an agent are read into blocks of its replay memory, as what they bring is kept
+(protocol/replay.py).
 
-Its size is two of loopback's largest TCP segments: what an agent reads from a local
+The size of a read is two of loopback's largest TCP segments: what an agent reads from a local
 socket leaves, with its header, as a frame of just that size, which the relay reads in one
 piece. A frame a little larger leaves as three segments and is read in two pieces: that
-took 2.5 CPU seconds a GB where this takes 1.8. Sizes from 64 to 512 KiB, aligned so, cost
-the same; from 128 KiB on glibc maps and unmaps memory for every piece.
+took 2.5 CPU seconds a GB where this takes 1.8. Smaller and larger reads, aligned so, cost more.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from __future__ import annotations
 from typing import Final
 
 READ_SIZE: Final = 2 * 65_483  # 65,536 bytes of loopback's MTU, less the headers of IPv4 and TCP
-HEADER: Final = 2 + 8 + 4  # the longest of a frame
+FRAME_SIZE: Final = READ_SIZE - (2 + 8 + 4)  # of payload that fills a read: less the longest header
 
 READ_BUFFER: Final = memoryview(bytearray(READ_SIZE))
-FRAME_BUFFER: Final = READ_BUFFER[: READ_SIZE - HEADER]  # what fills a frame

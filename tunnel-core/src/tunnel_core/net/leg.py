@@ -28,7 +28,6 @@ from ..protocol.frames import (
     mask_keys,
     masked_frame,
 )
-from ..protocol.replay import Masked
 from .buffers import READ_BUFFER
 from .sockets import forgets_to_pause
 
@@ -125,13 +124,12 @@ class Leg(asyncio.BufferedProtocol):
         """Bytes that wait for the socket."""
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
-    def send_data(self, data: memoryview | bytes) -> Masked | None:
-        """Send one binary message of the WebSocket client. Returns what was sent, where that is worth keeping."""
+    def send_data(self, data: memoryview | bytes) -> None:
+        """Send one binary message of the WebSocket client."""
         transport = self._transport
         if transport is None or self._close_sent:
-            return None
-        key = next(_keys)
-        header, payload = masked_frame(data, key)
+            return
+        header, payload = masked_frame(data, next(_keys))
         size = len(payload)
         self.bytes_out += size + len(header)
         if size <= self._join:
@@ -144,7 +142,6 @@ class Leg(asyncio.BufferedProtocol):
             self._uncork()
             if not transport.is_closing():  # asyncio's writelines, before 3.14, does not ask that itself
                 transport.writelines((header, payload))
-        return Masked(payload, key) if size > JOIN else None
 
     def send_pieces(self, pieces: Sequence[memoryview | bytes], size: int) -> None:
         """Send one binary message of the server: `size` bytes in pieces that nobody will change."""

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, cast
 
-from .buffers import FRAME_BUFFER, READ_BUFFER
+from ..protocol.replay import ReplayMemory
 from .sockets import Address, reset_on_close
 
 # Bytes from which on a write goes straight to the socket: the transport would need a copy.
@@ -27,11 +27,15 @@ class Carrier(Protocol):
 
 
 class TcpConnection(asyncio.BufferedProtocol):
-    """Joins a socket to the `carrier` of its bytes. What is written before it is connected waits."""
+    """Joins a socket to the `carrier` of its bytes. It is read into the block of `memory`.
+
+    What is written before it is connected waits.
+    """
 
     carrier: Carrier
 
-    def __init__(self, on_connected: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, memory: ReplayMemory, on_connected: Callable[[], None] = lambda: None) -> None:
+        self._memory = memory
         self._on_connected = on_connected  # before any byte can have come
         self._transport: asyncio.Transport | None = None
         self._early: list[bytes] = []  # written before there was a socket: EARLY_DATA at most
@@ -145,11 +149,11 @@ class TcpConnection(asyncio.BufferedProtocol):
             self._transport.pause_reading()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        credit = self.carrier.credit
-        return FRAME_BUFFER if credit >= len(FRAME_BUFFER) else READ_BUFFER[:credit]
+        memory, credit = self._memory, self.carrier.credit
+        return memory.block if credit >= memory.block_size else memory.block[:credit]
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.carrier.local_data(READ_BUFFER[:nbytes])
+        self.carrier.local_data(self._memory.block[:nbytes])
 
     def eof_received(self) -> bool:
         self.carrier.local_eof()

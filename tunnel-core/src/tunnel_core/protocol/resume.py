@@ -33,8 +33,8 @@ from .control import (
 )
 from .endpoints import new_id
 from .raw import RawLink, RawStream
-from .replay import ReplayBudget
-from .stream import HOLD_BUDGET, HOLD_WINDOW, Link, Local, Outcome, Phase, Stream, Turn
+from .replay import ReplayMemory
+from .stream import HOLD_MEMORY, HOLD_WINDOW, Link, Local, Outcome, Phase, Stream, Turn
 
 MAX_REMEMBERED: Final = 16384  # ended streams a host remembers: some 5 MB; the oldest go first
 
@@ -47,11 +47,11 @@ class ClientStream(Stream):
         local: Local,
         *,
         window: int,
-        budget: ReplayBudget,
+        memory: ReplayMemory,
         clock: Callable[[Stream], None],
         closed: Callable[[Outcome, str], None],
     ) -> None:
-        super().__init__(new_id(), new_id(), local, window=window, budget=budget, clock=clock, closed=closed)
+        super().__init__(new_id(), new_id(), local, window=window, memory=memory, clock=clock, closed=closed)
         self.candidate: Link | None = None  # the leg whose `resume` is not answered yet
         self.instance = ""  # the host-agent that has the stream; "" until `paired` told
         self._opened = False
@@ -86,7 +86,7 @@ class ClientStream(Stream):
         raw = RawStream(self.local, link, closed, sent=self.replay.end, eof=self._eof)
         self._turn(Turn.END)
         self.replay.clear()
-        self.local.release(HOLD_WINDOW | HOLD_BUDGET)
+        self.local.release(HOLD_WINDOW | HOLD_MEMORY)
         return raw
 
     def candidate_lost(self) -> None:
@@ -172,7 +172,7 @@ class HostStream(Stream):
         local: Local,
         *,
         window: int,
-        budget: ReplayBudget,
+        memory: ReplayMemory,
         clock: Callable[[Stream], None],
         closed: Callable[[Outcome, str], None],
     ) -> None:
@@ -181,7 +181,7 @@ class HostStream(Stream):
             message.key,
             local,
             window=window,
-            budget=budget,
+            memory=memory,
             clock=clock,
             closed=closed,
         )

@@ -37,7 +37,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from .control import EARLY_DATA, Ack, Fin, Message, Reset
-from .replay import Masked, ReplayBudget, ReplayBuffer
+from .replay import ReplayBuffer, ReplayMemory
 
 Payload = memoryview | bytes
 
@@ -84,11 +84,8 @@ class Outcome(enum.Enum):
 class Link(Protocol):
     """The leg, as a stream sees it."""
 
-    def send_data(self, data: Payload) -> Masked | None:
-        """Send bytes of the stream. They are only good until the call returns.
-
-        What was made of them may be given back, for the replay buffer.
-        """
+    def send_data(self, data: Payload) -> None:
+        """Send bytes of the stream. They are only good until the call returns."""
 
     def send_message(self, message: Message, *, linger: bool = False) -> None:
         """Send a control message, in order with the data around it. With `linger` it may wait for what follows."""
@@ -99,7 +96,7 @@ RESET_PATIENCE: Final = 10  # ticks that the answer to a `reset` may take: 5 s
 
 # Why a local socket is not read at the moment. It is read when none of these holds.
 HOLD_WINDOW: Final = 1  # as much as the window allows is unacknowledged
-HOLD_BUDGET: Final = 2  # the agent's replay memory is used up
+HOLD_MEMORY: Final = 2  # the agent's replay memory is used up
 HOLD_LINK: Final = 4  # the leg does not take more
 
 
@@ -144,7 +141,7 @@ class Stream:
         local: Local,
         *,
         window: int,
-        budget: ReplayBudget,
+        memory: ReplayMemory,
         clock: Callable[[Stream], None],
         closed: Callable[[Outcome, str], None],
     ) -> None:
@@ -155,7 +152,7 @@ class Stream:
         self.phase = Phase.OPENING
         self.window = window  # bytes this end is ready to hold, each way
         self.limit = EARLY_DATA  # bytes that may be unacknowledged: what both ends will hold
-        self.replay = ReplayBuffer(budget)
+        self.replay = ReplayBuffer(memory)
         self.received = 0  # offset below which everything came in
         self.replayed = 0  # bytes that resumes sent again
         self._lost_at = 0  # offset up to which bytes were sent when the last link went
@@ -177,13 +174,13 @@ class Stream:
     def credit(self) -> int:
         """Bytes that may be read from the local socket now.
 
-        At least a little while the socket is not held: a full budget holds it after the
+        At least a little while the socket is not held: a full memory holds it after the
         next read, not before.
         """
         replay = self.replay
-        budget = replay.budget
+        memory = replay.memory
         window = self.limit - (replay.end - replay.start)
-        return window if budget.used + window <= budget.limit else min(window, max(budget.room, MIN_READ))
+        return window if memory.used + window <= memory.limit else min(window, max(memory.room, MIN_READ))
 
     @property
     def sent(self) -> int:
@@ -192,15 +189,16 @@ class Stream:
 
     def local_data(self, data: Payload) -> None:
         """Carry what the local socket read: at most `credit` bytes."""
-        replay = self.replay
-        link, budget = self.link, replay.budget
-        replay.append(data, link.send_data(data) if link is not None else None)
+        replay, memory = self.replay, self.replay.memory
+        if self.link is not None:
+            self.link.send_data(data)
+        replay.append(data)
         # Below a sixteenth it is better to wait for an ack than to read crumbs.
         if self.limit - (replay.end - replay.start) < self.limit >> 4:
             self.local.hold(HOLD_WINDOW)
-        if budget.used >= budget.limit:
-            self.local.hold(HOLD_BUDGET)
-            budget.when_free(self._budget_free)
+        if memory.used >= memory.limit:
+            self.local.hold(HOLD_MEMORY)
+            memory.when_free(self._memory_free)
 
     def local_eof(self) -> None:
         """The local socket ended its direction."""
@@ -413,5 +411,5 @@ class Stream:
     def _turn(self, turn: Turn) -> None:
         self.phase = TRANSITIONS[self.phase, turn]
 
-    def _budget_free(self) -> None:
-        self.local.release(HOLD_BUDGET)
+    def _memory_free(self) -> None:
+        self.local.release(HOLD_MEMORY)
