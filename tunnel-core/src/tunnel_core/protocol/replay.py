@@ -38,10 +38,13 @@ class ReplayMemory:
     def room(self) -> int:
         return self.limit - self.used
 
-    def take_block(self) -> None:
-        """Leave what is in `block` to a replay buffer."""
+    def leaves(self, data: memoryview | bytes) -> bool:
+        """Leave the block to a replay buffer, if `data` lies in it and there is room. Returns whether that is so."""
+        if not isinstance(data, memoryview) or data.obj is not self.block.obj or self.room < self.block_size:
+            return False
         self.used += self.block_size
         self.block = self._spare.pop() if self._spare else memoryview(bytearray(self.block_size))
+        return True
 
     def give_back(self, blocks: Iterable[Block]) -> None:
         """Have blocks back, and all that lies in them forgotten."""
@@ -76,12 +79,11 @@ class ReplayBuffer:
         self._skip = 0  # released bytes at the front of the first block
 
     def append(self, data: memoryview | bytes) -> None:
-        """Keep `data`: the memory's block, if that is what it mostly fills, else a copy."""
+        """Keep `data`: as it lies in the memory's block, if it fills half of that at least, else a copy."""
         size = len(data)
         memory, blocks = self.memory, self._blocks
-        if size * 2 >= memory.block_size and isinstance(data, memoryview) and data.obj is memory.block.obj:
+        if size * 2 >= memory.block_size and memory.leaves(data):
             blocks.append(data)
-            memory.take_block()
         else:
             last = blocks[-1] if blocks else None
             if size >= GATHER:
