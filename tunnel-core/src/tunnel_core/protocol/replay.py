@@ -38,8 +38,8 @@ class ReplayMemory:
     def room(self) -> int:
         return self.limit - self.used
 
-    def leaves(self, data: memoryview | bytes) -> bool:
-        """Leave the block to a replay buffer, if `data` lies in it and there is room. Returns whether that is so."""
+    def hand_over(self, data: memoryview | bytes) -> bool:
+        """Give the block to a replay buffer, if `data` lies in it and there is room. Returns whether it did."""
         if not isinstance(data, memoryview) or data.obj is not self.block.obj or self.room < self.block_size:
             return False
         self.used += self.block_size
@@ -82,7 +82,7 @@ class ReplayBuffer:
         """Keep `data`: as it lies in the memory's block, if it fills half of that at least, else a copy."""
         size = len(data)
         memory, blocks = self.memory, self._blocks
-        if size * 2 >= memory.block_size and memory.leaves(data):
+        if size * 2 >= memory.block_size and memory.hand_over(data):
             blocks.append(data)
         else:
             last = blocks[-1] if blocks else None
