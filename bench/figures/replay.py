@@ -6,7 +6,7 @@ from ..load import streams
 from ..start import started
 from ..subject import Running
 from ..summary import midmean
-from ..tunnels.ours import Ours, without_replay
+from ..tunnels.ours import Ours, WithoutReplay
 from ..workers import call
 from .figure import Figure, Goal, Metric, Pace, Values
 
@@ -26,7 +26,7 @@ def measure(running: Running, pace: Pace) -> Values:
     assert isinstance(subject, Ours), "see `suits`"
     ratios: dict[str, list[float]] = {"down": [], "up": [], "cpu_down": [], "cpu_up": []}
     for _ in range(1 if pace.quick else STARTS):
-        with started(subject) as ours, started(without_replay(subject)) as forgetful:
+        with started(subject) as ours, started(WithoutReplay(**vars(subject))) as forgetful:
             for turn in range(TURNS):
                 for way in ("down", "up"):
                     if turn % 2:

@@ -71,14 +71,11 @@ class Ours(Tunnel):
         return (self.bin / name,)
 
 
-class _WithoutReplay(Ours):
+class WithoutReplay(Ours):
+    """The same build, but its agents keep nothing for a resume."""
+
     def _agent(self, name: str) -> tuple[Path | str, ...]:
         return self.bin / "python", FORGETFUL, name
-
-
-def without_replay(subject: Ours) -> Ours:
-    """The same build, but its agents keep nothing for a resume."""
-    return _WithoutReplay(**vars(subject) | {"name": f"{subject.name}-no-replay"})
 
 
 # A variant to compare with is one more, with a name of its own and flags such as
