@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, cast
 
@@ -51,6 +52,9 @@ CLOSE_TIMEOUT: Final = 5.0  # seconds for the peer's half of the close handshake
 PEACEFUL: Final = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS)
 
 _keys: Final[Iterator[bytes]] = mask_keys()
+# The kernel's copy takes up to four times as long from addresses that lie badly to its own
+# buffers. Malloc would give each payload the place of the one before: a bad one for ever.
+_last_payloads: Final[deque[bytes]] = deque(maxlen=3)
 
 
 class Leg(asyncio.BufferedProtocol):
@@ -142,6 +146,7 @@ class Leg(asyncio.BufferedProtocol):
             self._uncork()
             if not transport.is_closing():  # asyncio's writelines, before 3.14, does not ask that itself
                 transport.writelines((header, payload))
+            _last_payloads.append(payload)
 
     def send_pieces(self, pieces: Sequence[memoryview | bytes], size: int) -> None:
         """Send one binary message of the server: `size` bytes in pieces that nobody will change."""
