@@ -118,7 +118,8 @@ def test_a_hostile_frame_ends_its_connection_with_the_right_code(
         b'{"type":"accepted","stream":"%s","window":1048576}' % (b"a" * 32),
         b'{"type":"ack","stream":"%s","received":1}' % (b"a" * 32),  # before anything was opened
         b'{"type":"ack","stream":"%s","received":-1}' % (b"a" * 32),
-        b'{"type":"resume","stream":"%s","key":"%s","instance":"..","attempt":1,"received":0}' % (b"a" * 32, b"b" * 32),
+        b'{"type":"resume","stream":"%s","proof":"%s","instance":"..","attempt":1,"received":0}'
+        % (b"a" * 32, b"b" * 32),
     ],
 )
 def test_a_message_that_may_not_travel_closes_the_leg(fortress: Fortress, text: bytes) -> None:
@@ -201,6 +202,7 @@ messages = st.fixed_dictionaries(
     optional={
         "stream": st.sampled_from(["a" * 32, "", "A" * 32]) | st.text(max_size=40),
         "key": st.just("b" * 32) | st.text(max_size=40),
+        "proof": st.just("d" * 32) | st.text(max_size=40),
         "instance": st.just("c" * 32) | st.text(max_size=40),
         "window": st.integers() | st.just(1 << 20),
         "received": st.integers(),

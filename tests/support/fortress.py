@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tunnel_core.protocol import tokens
-from tunnel_core.protocol.endpoints import SUBPROTOCOL, Role, new_id
+from tunnel_core.protocol.endpoints import INSTANCE_KEY_HEADER, SUBPROTOCOL, Role, new_id
 from websockets.frames import Frame, Opcode
 
 from support.apps import block, close, connect, echo, serve, until
@@ -131,7 +131,7 @@ def request(path: str, *, headers: dict[str, str] | None = None, bearer: str = "
     if bearer:
         fields["Authorization"] = f"Bearer {bearer}"
     if v1:
-        fields |= {"Sec-WebSocket-Protocol": SUBPROTOCOL, "Tunnel-Instance": new_id()}
+        fields |= {"Sec-WebSocket-Protocol": SUBPROTOCOL, INSTANCE_KEY_HEADER: new_id()}
     fields |= headers or {}
     return f"GET {path} HTTP/1.1\r\n".encode() + b"".join(f"{k}: {v}\r\n".encode() for k, v in fields.items()) + b"\r\n"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from tunnel_core.protocol.endpoints import INSTANCE_HEADER, SUBPROTOCOL, new_id
+from tunnel_core.protocol.endpoints import INSTANCE_KEY_HEADER, LEG_HEADER, SUBPROTOCOL, new_id
 from websockets.frames import Close, Frame, Opcode
 
 from support.apps import Streams, close, connect, reset
@@ -67,20 +67,23 @@ def _upgrade() -> dict[str, str]:
 class Peer:
     """A leg to a relay: raw, or v1 if it was dialed so. It answers nothing by itself, neither ping nor close."""
 
-    def __init__(self, streams: Streams) -> None:
+    def __init__(self, streams: Streams, leg: str = "") -> None:
         self.reader, self.writer = streams
+        self.leg = leg  # its id, of a v1 leg
 
     @classmethod
     async def dial(
-        cls, port: int, path: str, headers: Mapping[str, str] | None = None, *, v1: bool = False, instance: str = ""
+        cls, port: int, path: str, headers: Mapping[str, str] | None = None, *, v1: bool = False, instance_key: str = ""
     ) -> Self:
-        """Open a leg. `instance` is made up for a v1 leg that is given none."""
+        """Open a leg. `instance_key` is made up for a v1 host leg that is given none."""
         streams = await connect(port)
-        offered = {"Sec-WebSocket-Protocol": SUBPROTOCOL, INSTANCE_HEADER: instance or new_id()} if v1 else {}
+        offered = {"Sec-WebSocket-Protocol": SUBPROTOCOL} if v1 else {}
+        if v1 and path.startswith("/host"):
+            offered[INSTANCE_KEY_HEADER] = instance_key or new_id()
         answer = await ask(streams, path, {**_upgrade(), **offered, **(headers or {})})
         assert answer.status == 101, answer
         assert answer.headers.get("sec-websocket-protocol") == (SUBPROTOCOL if v1 else None)
-        return cls(streams)
+        return cls(streams, answer.headers.get(LEG_HEADER.lower(), ""))
 
     async def __aenter__(self) -> Self:
         return self

@@ -19,6 +19,7 @@ from tunnel_core.protocol.stream import Outcome, Payload, Phase, Stream
 
 WINDOW = 64 * 1024
 INSTANCE = new_id()
+SUBJECT = "tester"
 BLOCK = 8 * 1024  # of replay memory: small, so that there are many
 
 
@@ -95,6 +96,7 @@ class Leg:
     """A pair of legs through a relay, seen as one: two queues, until it is cut."""
 
     def __init__(self) -> None:
+        self.id = new_id()
         self.to_host: deque[bytes | Message] = deque()
         self.to_client: deque[bytes | Message] = deque()
         self.cut = False
@@ -153,7 +155,7 @@ class Simulation:
             self.outcomes[name] = outcome, reason
             if name == "host":
                 assert self.host is not None
-                self.hosts.end(self.host, outcome, reason, self.now)
+                self.hosts.end(self.host, SUBJECT, outcome, reason, self.now)
 
         return closed
 
@@ -166,7 +168,7 @@ class Simulation:
         link = leg.end(leg.to_host)
         if self.client.instance:
             self.candidate = leg
-            self.client.resume(link)
+            self.client.resume(link, leg.id)
         else:
             self.leg = leg
             leg.to_client.append(Paired(instance=INSTANCE))
@@ -255,7 +257,7 @@ class Simulation:
                 leg.stream = self.host
                 self.hosts.add(self.host)
             case Resume():
-                found = self.hosts.find(message, self.now)
+                found = self.hosts.find(message, leg.id, SUBJECT, self.now)
                 if isinstance(found, HostStream):
                     for old in self.legs:
                         if old.stream is found:
@@ -263,7 +265,7 @@ class Simulation:
                             self.cut(old, deliver=True)  # closed: the client has to learn that it is
                     found.link_lost()
                     leg.stream = found
-                    found.resume(link, message)
+                    found.resume(link, message, leg.id)
                 elif isinstance(found, Refusal):
                     self.cut(leg)
                 else:

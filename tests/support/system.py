@@ -129,10 +129,10 @@ class System:
         client = await self.client("mc", **settings)
         return client.ports[0]
 
-    async def dial(self, role: Role, tunnel: str = "mc", *, v1: bool = False, instance: str = "") -> Peer:
+    async def dial(self, role: Role, tunnel: str = "mc", *, v1: bool = False, instance_key: str = "") -> Peer:
         """A leg by hand, raw unless it is to be v1."""
         path = f"/{role}/{tunnel}"
-        return await Peer.dial(self.relay.port, path, bearer(role, tunnel), v1=v1, instance=instance)
+        return await Peer.dial(self.relay.port, path, bearer(role, tunnel), v1=v1, instance_key=instance_key)
 
     async def stop(self, agent: HostAgent | ClientAgent) -> None:
         """Stop one agent now."""

@@ -22,7 +22,7 @@ from tunnel_core.agent import credentials, pool
 from tunnel_core.agent.credentials import LIFETIME, good_for
 from tunnel_core.net.sockets import Address
 from tunnel_core.protocol import tokens
-from tunnel_core.protocol.endpoints import INSTANCE_HEADER, SUBPROTOCOL, new_id
+from tunnel_core.protocol.endpoints import new_id
 from tunnel_core.service.settings import Secret
 from tunnel_relay import service as relay_service
 
@@ -241,29 +241,6 @@ async def test_what_follows_a_refused_open_goes_nowhere(loop_factory: Any, pair:
         assert (await client.closed()).code in (1000, 1008)
         if pair == "idle":
             assert (await host.closed()).code == 4410
-
-
-# Instances.
-
-
-async def test_an_instance_belongs_to_who_used_it_first(loop_factory: Any) -> None:
-    """As long as a leg of it is there: nobody can pretend to be another's host-agent."""
-    mine, headers = new_id(), {"Sec-WebSocket-Protocol": SUBPROTOCOL}
-    alex, eve = bearer("host", subject="alex"), bearer("host", subject="eve")
-    async with System() as system:
-        port = system.relay.port
-        async with await Peer.dial(port, "/host/mc", alex, v1=True, instance=mine) as first:
-            async with await Peer.dial(port, "/host/mc", alex, v1=True, instance=mine):
-                pass
-            status, reason = await refused(system, "/host/mc", **(headers | eve | {INSTANCE_HEADER: mine}))
-            assert (status, reason) == (403, "the instance is somebody else's")
-            first.reset()
-        await until(lambda: not system.relay.pairing.legs)
-        async with await Peer.dial(port, "/host/mc", eve, v1=True, instance=mine):
-            pass
-        for wrong in ("", "x" * 32, mine + "0", mine.upper() + "G"):
-            status, reason = await refused(system, "/host/mc", **(headers | alex | {INSTANCE_HEADER: wrong}))
-            assert (status, reason) == (400, "Tunnel-Instance: 32 hexadecimal digits are needed")
 
 
 # Agents.

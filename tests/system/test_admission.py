@@ -11,7 +11,7 @@ from support.apps import close, connect, echo, exchange, serve, until
 from support.metrics import Metrics
 from support.peer import Peer, get
 from support.system import System, bearer, token
-from tunnel_core.protocol.endpoints import new_id
+from tunnel_core.protocol.endpoints import INSTANCE_KEY_HEADER, SUBPROTOCOL, new_id
 from tunnel_core.service.settings import Secret
 from tunnel_relay import limits
 
@@ -178,11 +178,14 @@ async def test_an_agent_comes_again_when_there_is_room(loop_factory: Any, monkey
         await exchange(client.ports[0], 1000)
 
 
-async def test_an_instance_must_be_named_rightly(loop_factory: Any) -> None:
-    """What is no id is no leg: 400, and nothing of it is logged but the reason."""
+async def test_a_host_leg_must_show_an_instance_key(loop_factory: Any) -> None:
+    """What is no key is no leg: 400, and nothing of it is logged but the reason. Client legs need none."""
     async with System() as system:
-        for instance in ("", "x", new_id() + "0", "../" * 11):
-            headers = bearer("host") | {"Sec-WebSocket-Protocol": "tcp-ws-tunnel.v1", "Tunnel-Instance": instance}
+        async with await system.dial("client", v1=True):
+            pass
+        for key in ("", "x", new_id() + "0", new_id().upper() + "G", "../" * 11):
+            headers = bearer("host") | {"Sec-WebSocket-Protocol": SUBPROTOCOL, INSTANCE_KEY_HEADER: key}
             answer = await get(system.relay.port, "/host/mc", headers, upgrade=True)
             assert answer.status == 400
-        assert await refusals(system, "instance") == 4
+            assert answer.text == "Tunnel-Instance-Key: 32 hexadecimal digits are needed\n"
+        assert await refusals(system, "instance-key") == 5

@@ -24,6 +24,7 @@ from support.tls import Authority, terminating
 from support.wire import Wire
 from tunnel_core.net import dialer, sockets
 from tunnel_core.net.sockets import Address
+from tunnel_core.protocol.endpoints import new_id
 from websockets.frames import Frame, Opcode
 
 MIB = 1 << 20
@@ -478,7 +479,7 @@ async def fake_relay(split: Callable[[int], int]) -> AsyncIterator[tuple[int, li
         response = (
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Accept: {base64.b64encode(accept).decode()}\r\n"
-            "Sec-WebSocket-Protocol: tcp-ws-tunnel.v1\r\n\r\n"
+            f"Sec-WebSocket-Protocol: tcp-ws-tunnel.v1\r\nTunnel-Leg: {new_id()}\r\n\r\n"
         ).encode()
         frames = [
             Frame(Opcode.TEXT, b'{"type":"paired","peer":"192.0.2.1","raw":true}'),
@@ -507,7 +508,7 @@ async def fake_relay(split: Callable[[int], int]) -> AsyncIterator[tuple[int, li
 
 async def test_frames_that_come_with_the_upgrade_are_not_lost(loop_factory: Any) -> None:
     """In one segment with the response, and in two, cut at every byte."""
-    length = 260  # of both together, at the least
+    length = 306  # of both together, at the least
     async with serve(echo) as target, fake_relay(lambda number: number) as (port, brought), System() as system:
         await system.host({"mc": target}, relay=f"ws://127.0.0.1:{port}", wait=False, warm=4)
         await until(lambda: len(brought) > length, patience=50)

@@ -27,6 +27,7 @@ from support.tls import Authority, terminating
 from tunnel_core.agent import credentials, doctor
 from tunnel_core.errors import UsageError
 from tunnel_core.net.sockets import Address
+from tunnel_core.protocol.endpoints import new_id
 from tunnel_core.service.settings import Secret
 from websockets.frames import Frame, Opcode
 
@@ -260,7 +261,7 @@ def fake_relay(*says: Frame) -> Handler:
         writer.write(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Accept: {base64.b64encode(accept).decode()}\r\n"
-            "Sec-WebSocket-Protocol: tcp-ws-tunnel.v1\r\n\r\n".encode()
+            f"Sec-WebSocket-Protocol: tcp-ws-tunnel.v1\r\nTunnel-Leg: {new_id()}\r\n\r\n".encode()
             + b"".join(frame.serialize(mask=False) for frame in says)
         )
         while await reader.read(1 << 20):

@@ -19,6 +19,7 @@ from support.system import System
 from support.wire import Wire
 from tunnel_core.net import liveness
 from tunnel_core.protocol.endpoints import new_id
+from tunnel_core.protocol.identity import instance_of
 from tunnel_relay import pairing
 
 
@@ -241,19 +242,20 @@ async def test_a_host_agent_that_leaves_is_not_missed(loop_factory: Any) -> None
 
 async def test_the_newest_leg_of_a_host_agent_is_taken(loop_factory: Any) -> None:
     """It is the surest to be alive."""
-    instance = new_id()
+    key = new_id()
     async with System() as system, contextlib.AsyncExitStack() as stack:
         hosts = []
         for _ in range(3):
-            hosts.append(await stack.enter_async_context(await system.dial("host", v1=True, instance=instance)))
+            hosts.append(await stack.enter_async_context(await system.dial("host", v1=True, instance_key=key)))
             await until(lambda: len(system.relay.pairing.legs) == len(hosts))
         for host in reversed(hosts):
             client = await stack.enter_async_context(await system.dial("client", v1=True))
             stream = await opens(client)
             paired = await host.heard()
-            assert (paired["type"], paired["peer"], paired["subject"]) == ("paired", "127.0.0.1", "tester")
+            expected = {"type": "paired", "peer": "127.0.0.1", "subject": "tester", "leg": client.leg}
+            assert paired == expected
             assert (await host.heard())["stream"] == stream
-            assert await client.heard() == {"type": "paired", "instance": instance}
+            assert await client.heard() == {"type": "paired", "instance": instance_of(key)}
 
 
 async def test_a_half_dead_leg_is_not_chosen(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,10 +271,10 @@ async def test_a_half_dead_leg_is_not_chosen(loop_factory: Any, monkeypatch: pyt
         contextlib.AsyncExitStack() as streams,
     ):
         host = await system.host({"mc": half_dead}, relay=f"ws://127.0.0.1:{wire.port}")
+        await until(lambda: warm(host) == 4)
+        legs = set(system.relay.pairing.legs)
         await system.host({"mc": alive})
         client = await system.client("mc")
-        await until(lambda: warm(host) == 4)
-        legs = [leg for leg in system.relay.pairing.legs if leg.instance == host.instance]
         wire.freeze()
         await until(lambda: all(system.relay._monitor.silence(leg) > 1.5 for leg in legs))
         assert [await held(client.ports[0], streams) for _ in range(8)] == [b"+"] * 8

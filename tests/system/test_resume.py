@@ -12,6 +12,7 @@ from support.system import System
 from support.wire import Wire
 from tunnel_core.net import liveness
 from tunnel_core.protocol.endpoints import new_id
+from tunnel_core.protocol.identity import resume_proof
 
 MIB = 1 << 20
 
@@ -315,7 +316,8 @@ async def test_an_open_that_its_resume_overtook_is_refused(loop_factory: Any) ->
             instance = (await other.heard())["instance"]
             assert (await other.heard())["type"] == "accepted"
         async with await system.dial("client", v1=True) as later:
-            await later.say("resume", stream=stream, key=key, instance=instance, attempt=1, received=0)
+            proof = resume_proof(key, stream=stream, leg=later.leg, attempt=1, received=0)
+            await later.say("resume", stream=stream, proof=proof, instance=instance, attempt=1, received=0)
             assert (await later.heard())["type"] == "paired"
             answer = await later.heard()
             assert (answer["type"], answer["unknown"]) == ("gone", True)

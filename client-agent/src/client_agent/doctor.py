@@ -45,7 +45,7 @@ class ClientDoctor(doctor.Doctor):
         began = time.perf_counter()
         stream = new_id()
         try:
-            leg = await self.dialer.dial_once(tunnel, lambda: AgentLeg(self.monitor, to_client, self))
+            leg = await self.dialer.dial_once(tunnel, lambda _: AgentLeg(self.monitor, to_client, self))
             leg.send_message(Open(stream, new_id(), MIN_WINDOW))
             async with asyncio.timeout(PATIENCE):
                 answer = await self._answer

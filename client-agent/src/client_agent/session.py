@@ -94,7 +94,7 @@ class Session:
         if stream.instance:
             self.candidate = leg
             self._arm(RESUMED_TIMEOUT, lambda: leg.lost(f"no answer to resume within {RESUMED_TIMEOUT:g} s"))
-            stream.resume(leg)
+            stream.resume(leg, leg.id)
         else:
             self._open_on(leg)
 
@@ -177,7 +177,7 @@ class Session:
                 old.close(CloseCode.NORMAL)
             self._attach(leg)
         if not stream.on_answer(message):
-            leg.violated(CloseCode.POLICY_VIOLATION, "no answer to resume")
+            leg.violated(CloseCode.POLICY_VIOLATION, "no answer to resume from the stream's host")
         elif stream.phase in (Phase.OPENING, Phase.LIVE) and not stream.instance:
             # The `open` never arrived there. The pair is free, so it may now.
             self.candidate = None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from tunnel_core.agent.credentials import good_for
 from tunnel_core.agent.leg import AgentLeg
 from tunnel_core.agent.pool import LegPool
+from tunnel_core.net.dialer import Dialed
 from tunnel_core.net.tcp import TcpConnection
 from tunnel_core.protocol.control import Goaway, Paired, ToClient, to_client
 from tunnel_core.protocol.frames import CloseCode
@@ -28,14 +29,14 @@ IDLE_PAIR: Final = 30.0  # seconds that a pair is kept for the next stream: it o
 class ClientLeg(AgentLeg[ToClient]):
     """A leg from the client's side: ready, then with a stream, then perhaps free for the next."""
 
-    def __init__(self, tunnel: ClientTunnel) -> None:
+    def __init__(self, tunnel: ClientTunnel, dialed: Dialed) -> None:
         super().__init__(tunnel.agent.monitor, to_client, tunnel)
+        self.id = dialed.leg
         self.session: Session | None = None
         self.instance = ""  # the host-agent at the other end, once paired
         self.free_since = 0.0
         # Monotonic: when its token is over. The relay lets no stream begin on it any more, half a minute later.
-        dialer = tunnel.agent.dialer
-        self.good_until = time.monotonic() + good_for(dialer.token, dialer.relay_date)
+        self.good_until = time.monotonic() + good_for(dialed.token, dialed.date)
 
     def on_gone(self) -> None:
         if self.session is not None:
@@ -55,7 +56,7 @@ class ClientTunnel:
         self.pool: LegPool[ClientLeg] = LegPool(
             agent.dialer,
             name,
-            make_leg=lambda: ClientLeg(self),
+            make_leg=lambda dialed: ClientLeg(self, dialed),
             wanted=self._wanted,
             on_ready=self._on_ready,
             denied=agent.fail,

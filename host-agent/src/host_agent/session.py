@@ -27,6 +27,7 @@ class Session:
     def __init__(self, tunnel: HostTunnel, leg: HostLeg, message: Open | None) -> None:
         self._tunnel = tunnel
         self.tunnel = tunnel.name
+        self.subject = leg.subject  # whose stream it is
         self._agent = tunnel.agent
         self._tcp = TcpConnection(self._agent.memory, self._connected)
         self.leg: HostLeg | None = leg
@@ -140,7 +141,7 @@ class Session:
         leg.session = self
         leg.attach(stream, self._tcp)
         before = stream.replayed
-        stream.resume(leg, message)
+        stream.resume(leg, message, leg.client_leg)
         if stream.phase is not Phase.CLOSED:
             replayed = stream.replayed - before
             self._agent.metrics.resumed(self.tunnel, "moved" if paused is None else "resumed", paused, replayed)
@@ -166,7 +167,9 @@ class Session:
             leg.session = None
             if outcome is Outcome.VIOLATION:
                 leg.violated(CloseCode.POLICY_VIOLATION, reason)
-            elif outcome is not Outcome.FINISHED:
+            elif outcome is Outcome.FINISHED:
+                leg.last = self.stream.id if isinstance(self.stream, HostStream) else ""
+            else:
                 # The client closes the pair; if it does not, it is closed here.
                 asyncio.get_running_loop().call_later(CLOSE_PATIENCE, leg.close, CloseCode.NORMAL)
         self._agent.metrics.ended(self, outcome)

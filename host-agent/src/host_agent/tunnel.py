@@ -33,7 +33,8 @@ class HostLeg(AgentLeg[ToHost]):
         self.session: Session | None = None
         self.peer = ""  # the client-agent's address
         self.subject = ""  # and who it is, by its token
-        self.last = ""  # the stream that ended on it
+        self.client_leg = ""  # the id of the client's leg
+        self.last = ""  # the stream that finished on it
 
     def on_gone(self) -> None:
         if self.session is not None:
@@ -57,7 +58,7 @@ class HostTunnel:
         self.pool: LegPool[HostLeg] = LegPool(
             agent.dialer,
             self.name,
-            make_leg=lambda: HostLeg(self),
+            make_leg=lambda _: HostLeg(self),
             wanted=self._wanted,
             on_ready=lambda leg: None,
             denied=agent.fail,
@@ -114,7 +115,7 @@ class HostTunnel:
             leg.violated(CloseCode.POLICY_VIOLATION, "paired twice")
             return
         leg.paired = leg.carrying = True
-        leg.peer, leg.subject = message.peer, message.subject
+        leg.peer, leg.subject, leg.client_leg = message.peer, message.subject, message.leg
         self._paired += 1
         self._waiting = message.waiting
         self.pool.remove(leg)
@@ -140,7 +141,7 @@ class HostTunnel:
             self._streams.add(session.stream)
 
     def _on_resume(self, leg: HostLeg, message: Resume) -> None:
-        found = self._streams.find(message, time.monotonic())
+        found = self._streams.find(message, leg.client_leg, leg.subject, time.monotonic())
         if isinstance(found, HostStream):
             self.sessions[found].resume(leg, message)
         elif isinstance(found, Refusal):
@@ -152,4 +153,4 @@ class HostTunnel:
         """The stream of `session` has ended."""
         del self.sessions[session.stream]
         if isinstance(session.stream, HostStream):
-            self._streams.end(session.stream, outcome, reason, time.monotonic())
+            self._streams.end(session.stream, session.subject, outcome, reason, time.monotonic())

@@ -1,4 +1,4 @@
-"""Who may come in: tokens, revocation, and whose an instance is. It answers before the upgrade."""
+"""Who may come in: tokens and revocation. It answers before the upgrade."""
 
 from __future__ import annotations
 
@@ -45,7 +45,6 @@ class Access:
         self._path = settings.revoked
         self._stamp: tuple[int, int] | None = None
         self._revoked: frozenset[str] = frozenset()
-        self._owners: dict[str, tuple[str, int]] = {}  # instance → (subject, its legs)
         if self._path:
             try:
                 self._read(self._path)
@@ -78,24 +77,6 @@ class Access:
 
     def revoked(self, grant: Grant | None) -> bool:
         return grant is not None and grant.id in self._revoked
-
-    def check_owner(self, instance: str, subject: str) -> None:
-        """An instance belongs to the first subject that uses it. Raises Denied."""
-        if self._owners.get(instance, (subject, 0))[0] != subject:
-            raise Denied(HTTPStatus.FORBIDDEN, "the instance is somebody else's", "instance")
-
-    def claim(self, instance: str, subject: str) -> None:
-        """A leg of `instance` came in."""
-        _, legs = self._owners.get(instance, (subject, 0))
-        self._owners[instance] = subject, legs + 1
-
-    def release(self, instance: str) -> None:
-        """A leg of `instance` has gone."""
-        owner, legs = self._owners[instance]
-        if legs > 1:
-            self._owners[instance] = owner, legs - 1
-        else:
-            del self._owners[instance]
 
     def reread(self) -> bool:
         """Read the file of revoked ids if it has changed. Whether it had."""

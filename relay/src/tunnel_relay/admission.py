@@ -7,7 +7,17 @@ import time
 from http import HTTPStatus
 
 from tunnel_core.net.http import Request, Response, Upgrade
-from tunnel_core.protocol.endpoints import INSTANCE_HEADER, PROBE, SUBPROTOCOL, Role, is_id, parse_leg_path
+from tunnel_core.protocol.endpoints import (
+    INSTANCE_KEY_HEADER,
+    LEG_HEADER,
+    PROBE,
+    SUBPROTOCOL,
+    Role,
+    is_id,
+    new_id,
+    parse_leg_path,
+)
+from tunnel_core.protocol.identity import instance_of
 from tunnel_core.protocol.tokens import Grant
 from tunnel_core.service.admin import Readiness, health
 from tunnel_core.service.logs import Throttle
@@ -68,11 +78,13 @@ class Admission:
             self._limits.login_failed(address, now)
             raise
         self._limits.check_leg(address, grant)
+        leg_id = new_id()
+        told = {LEG_HEADER: leg_id}
         if request.path.startswith(PROBE):
-            return Upgrade(functools.partial(self._probe, tunnel, address, grant), SUBPROTOCOL)
+            return Upgrade(functools.partial(self._probe, tunnel, address, grant), SUBPROTOCOL, told)
         subject = grant.subject if grant is not None else ANYBODY
         v1 = SUBPROTOCOL in request.subprotocols
-        instance = self._instance(request, subject) if v1 else ""
+        instance = _instance(request) if v1 and role == "host" else ""
 
         def make_leg(role: Role = role) -> RelayLeg:
             return RelayLeg(
@@ -80,20 +92,22 @@ class Admission:
                 role=role,
                 tunnel=tunnel,
                 v1=v1,
+                leg_id=leg_id if v1 else "",
                 instance=instance,
                 address=address,
                 grant=grant,
                 subject=subject,
             )
 
-        return Upgrade(make_leg, SUBPROTOCOL if v1 else None)
+        return Upgrade(make_leg, SUBPROTOCOL, told) if v1 else Upgrade(make_leg, None)
 
     def _probe(self, tunnel: str, address: str, grant: Grant | None) -> ProbeLeg:
         return ProbeLeg(self._pairing, self._limits, tunnel=tunnel, address=address, grant=grant)
 
-    def _instance(self, request: Request, subject: str) -> str:
-        instance = request.headers.get(INSTANCE_HEADER.lower(), "")
-        if not is_id(instance):
-            raise Denied(HTTPStatus.BAD_REQUEST, f"{INSTANCE_HEADER}: 32 hexadecimal digits are needed", "instance")
-        self._access.check_owner(instance, subject)
-        return instance
+
+def _instance(request: Request) -> str:
+    """The instance that a host leg belongs to: whoever has its key, and nobody else, can show that."""
+    key = request.headers.get(INSTANCE_KEY_HEADER.lower(), "")
+    if not is_id(key):
+        raise Denied(HTTPStatus.BAD_REQUEST, f"{INSTANCE_KEY_HEADER}: 32 hexadecimal digits are needed", "instance-key")
+    return instance_of(key)

@@ -47,6 +47,7 @@ class RelayLeg(Leg):
         role: Role,
         tunnel: str,
         v1: bool,
+        leg_id: str,
         instance: str,
         address: str,
         grant: Grant | None,
@@ -60,7 +61,8 @@ class RelayLeg(Leg):
         self.v1 = v1
         self.pings = not v1  # agents ping for themselves
         self.must_read = v1  # agents never stop reading
-        self.instance = instance
+        self.id = leg_id  # of a v1 leg; told to its agent, and a client leg's also to the host
+        self.instance = instance  # of a v1 host leg
         self.address = address
         self.grant = grant
         self.subject = subject
@@ -156,7 +158,7 @@ class RelayLeg(Leg):
             leg.carrying = True
             leg.echo_close = leg.v1 and other.v1
         if peer.v1:
-            told = Paired(peer=self.address, subject=self.subject, raw=not self.v1, waiting=waiting)
+            told = Paired(self.address, self.subject, leg=self.id, raw=not self.v1, waiting=waiting)
             peer.send_text(encode(told))
         if self.v1:
             self.send_text(encode(Paired(instance=peer.instance, raw=not peer.v1)))

@@ -47,8 +47,6 @@ class Pairing:
         """A leg has come in. Raw ones pair now, a v1 client when it opens a stream."""
         self.legs.add(leg)
         self._limits.add_leg(leg.address, leg.grant)
-        if leg.v1:
-            self._access.claim(leg.instance, leg.subject)
         self._metrics.leg_came(leg)
         self._log.debug(
             "leg opened", tunnel=leg.tunnel, role=leg.role, address=leg.address, subject=leg.subject, raw=not leg.v1
@@ -153,8 +151,6 @@ class Pairing:
         self.legs.discard(leg)
         self._limits.remove_leg(leg.address, leg.grant)
         self._metrics.leg_left(leg)
-        if leg.v1:
-            self._access.release(leg.instance)
 
     def host_legs(self, tunnel: str) -> int:
         """Host legs that wait in `tunnel`."""

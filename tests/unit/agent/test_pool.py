@@ -10,14 +10,16 @@ import pytest
 from tunnel_core.agent import pool
 from tunnel_core.agent.pool import MAX_DIALS, LegPool
 from tunnel_core.errors import AccessDenied, TunnelError
-from tunnel_core.net.dialer import Dialer
+from tunnel_core.net.dialer import Dialed, Dialer
 from tunnel_core.service import logs
+
+NOTHING = Dialed("", None, "")
 
 
 class Leg:
     """A leg, as far as a pool knows it."""
 
-    def __init__(self) -> None:
+    def __init__(self, dialed: Dialed) -> None:
         self.ended = ""
 
     def close(self, code: int, reason: str = "") -> None:
@@ -34,11 +36,11 @@ class Relay:
         self.dials: list[asyncio.Future[None]] = []
         self.failures: list[str] = []
 
-    async def dial(self, tunnel: str, make_leg: Callable[[], Leg]) -> Leg:
+    async def dial(self, tunnel: str, make_leg: Callable[[Dialed], Leg]) -> Leg:
         answer = asyncio.get_running_loop().create_future()
         self.dials.append(answer)
         await answer
-        return make_leg()
+        return make_leg(NOTHING)
 
     def failed(self, reason: str) -> None:
         self.failures.append(reason)
@@ -151,7 +153,7 @@ async def test_a_leg_that_ends_is_replaced() -> None:
     assert len(made.relay.failures) == 1
     await settle()
     assert len(made.relay.dials) == 1
-    made.pool.lost(Leg(), "never was ready")
+    made.pool.lost(Leg(NOTHING), "never was ready")
     assert made.pool.ready == 1
     await made.pool.stop()
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.simulation import BLOCK, WINDOW, App, Leg, Simulation
-from tunnel_core.protocol.control import Ack, Fin, Reset, Resume, Resumed
+from support.simulation import BLOCK, SUBJECT, WINDOW, App, Leg, Simulation
+from tunnel_core.protocol import resume
+from tunnel_core.protocol.control import Ack, Fin, Gone, Reset, Resume, Resumed
 from tunnel_core.protocol.endpoints import new_id
+from tunnel_core.protocol.identity import resume_proof, resumed_proof
 from tunnel_core.protocol.replay import GATHER, ReplayBuffer, ReplayMemory
 from tunnel_core.protocol.resume import HostStream, Refusal
 from tunnel_core.protocol.stream import HOLD_MEMORY, TRANSITIONS, Outcome, Phase, Turn
@@ -310,19 +313,71 @@ def detach(simulation: Simulation) -> None:
     simulation.host_learns(leg)
 
 
+LEG = new_id()
+
+
+def asks(simulation: Simulation, *, stream: str = "", key: str = "", attempt: int = 1, received: int = 0) -> Resume:
+    """A `resume` as the client of the simulation says it on the leg `LEG`, but for what is said otherwise."""
+    stream, key = stream or simulation.client.id, key or simulation.client.key
+    proof = resume_proof(key, stream=stream, leg=LEG, attempt=attempt, received=received)
+    return Resume(stream, proof, new_id(), attempt, received)
+
+
+def finds(simulation: Simulation, message: Resume, leg: str = LEG) -> HostStream | Resumed | Gone | Refusal:
+    """What the host finds for it."""
+    return simulation.hosts.find(message, leg, SUBJECT, simulation.now)
+
+
 def test_a_resume_needs_the_key() -> None:
     """A stream's id alone is worth nothing: the answer is the same as for no stream at all."""
     simulation = opened()
     detach(simulation)
-    genuine = Resume(simulation.client.id, simulation.client.key, new_id(), 1, 0)
-    forged = Resume(simulation.client.id, new_id(), new_id(), 1, 0)
-    unknown = Resume(new_id(), simulation.client.key, new_id(), 1, 0)
-    assert isinstance(simulation.hosts.find(genuine, 0), HostStream)
+    genuine = asks(simulation)
+    forged = asks(simulation, key=new_id())
+    unknown = asks(simulation, stream=new_id())
+    changed = [msgspec.structs.replace(genuine, **change) for change in ({"attempt": 2}, {"received": 1})]
+    assert isinstance(finds(simulation, genuine), HostStream)
     answers = {
         (type(answer), getattr(answer, "reason", ""), getattr(answer, "unknown", ""))
-        for answer in (simulation.hosts.find(forged, 0), simulation.hosts.find(unknown, 0))
+        for answer in (finds(simulation, message) for message in (forged, unknown, *changed))
     }
-    assert len(answers) == 1
+    assert answers == {(Gone, "no such stream", True)}
+
+
+def test_a_proof_is_worth_nothing_on_another_leg() -> None:
+    """Somebody who has heard a `resume`, or an answer to one, cannot use it."""
+    simulation = opened()
+    detach(simulation)
+    answer = finds(simulation, asks(simulation), leg=new_id())
+    assert isinstance(answer, Gone)
+    assert answer.unknown
+    finish(simulation)
+    late = asks(simulation)
+    assert isinstance(finds(simulation, late), Resumed)
+    assert isinstance(finds(simulation, late, leg=new_id()), Gone)
+
+
+def test_only_who_has_the_key_can_answer_a_resume() -> None:
+    """Any other answer is none: the stream stays as it is."""
+    for done in (False, True):
+        simulation = opened()
+        detach(simulation)
+        stream, leg = simulation.client, Leg()
+        stream.resume(leg.end(leg.to_host), leg.id)
+        right = resumed_proof(stream.key, stream=stream.id, leg=leg.id, received=0, done=done)
+        other_leg = resumed_proof(stream.key, stream=stream.id, leg=new_id(), received=0, done=done)
+        for false in (
+            Resumed(stream.id, new_id(), 0, done),
+            Resumed(stream.id, other_leg, 0, done),
+            Resumed(stream.id, right, 1, done),
+            Resumed(stream.id, right, 0, not done),
+            Resumed(new_id(), right, 0, done),
+        ):
+            assert not stream.on_answer(false)
+            assert (stream.phase, stream.link) == (Phase.LIVE, None)
+        stream.candidate_lost()
+        finish(simulation)
+        assert all_finished(simulation)
 
 
 def test_only_a_newer_attempt_counts() -> None:
@@ -334,8 +389,7 @@ def test_only_a_newer_attempt_counts() -> None:
         simulation.settle()
         assert simulation.host is not None
         assert simulation.host.attempt == attempt
-    late = Resume(simulation.client.id, simulation.client.key, new_id(), 2, 0)
-    assert simulation.hosts.find(late, 0) is Refusal.STALE
+    assert finds(simulation, asks(simulation, attempt=2)) is Refusal.STALE
 
 
 def test_a_finished_stream_answers_done_and_forgets_later() -> None:
@@ -343,12 +397,26 @@ def test_a_finished_stream_answers_done_and_forgets_later() -> None:
     simulation = opened()
     finish(simulation)
     stream = simulation.client
-    late = Resume(stream.id, stream.key, new_id(), 1, 0)
-    assert simulation.hosts.find(late, simulation.now) == Resumed(stream.id, done=True)
+    late = asks(simulation)
+    proof = resumed_proof(stream.key, stream=stream.id, leg=LEG, received=0, done=True)
+    assert finds(simulation, late) == Resumed(stream.id, proof, done=True)
     assert simulation.hosts.knows(stream.id)
-    forgotten = simulation.hosts.find(late, simulation.now + 1001)
-    assert not isinstance(forgotten, HostStream | Resumed | Refusal)
+    simulation.now += 1001
+    forgotten = finds(simulation, late)
+    assert isinstance(forgotten, Gone)
     assert forgotten.unknown
+
+
+def test_a_flood_of_ended_streams_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client that lost an answer still gets it, whatever another subject asks meanwhile."""
+    monkeypatch.setattr(resume, "MAX_REMEMBERED", 50)
+    simulation = opened()
+    finish(simulation)
+    for _ in range(1000):
+        simulation.hosts.find(asks(simulation, stream=new_id()), new_id(), "mallory", simulation.now)
+    answer = finds(simulation, asks(simulation))
+    assert isinstance(answer, Resumed)
+    assert answer.done
 
 
 def test_an_open_that_its_resume_overtook_connects_to_nothing() -> None:
@@ -400,9 +468,7 @@ def test_an_offset_out_of_range_resets_the_stream() -> None:
         detach(simulation)
         assert simulation.host is not None
         leg = Leg()
-        simulation.host.resume(
-            leg.end(leg.to_client), Resume(simulation.client.id, simulation.client.key, new_id(), 1, received)
-        )
+        simulation.host.resume(leg.end(leg.to_client), asks(simulation, received=received), LEG)
         assert simulation.outcomes["host"][0] is Outcome.VIOLATION
 
 

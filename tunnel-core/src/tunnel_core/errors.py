@@ -16,16 +16,19 @@ class UsageError(TunnelError):
 
 
 class AccessDenied(TunnelError):
-    """The relay does not accept this agent's token (HTTP 401 or 403)."""
+    """The relay does not accept this agent's token (HTTP 401 or 403). `date`: the relay's clock, if it told that."""
 
     exit_code = 2
+    date = ""
 
 
 class RelayUnavailable(TunnelError):
     """The relay cannot be reached, or will not take a leg now. Worth another try.
 
-    `retry_after` is the relay's own wish in seconds, where it stated one.
+    `retry_after` is the relay's own wish in seconds, where it stated one; `date` its clock.
     """
+
+    date = ""
 
     def __init__(self, reason: str, retry_after: float | None = None) -> None:
         super().__init__(reason)

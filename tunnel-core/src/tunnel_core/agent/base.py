@@ -43,7 +43,6 @@ class Agent:
         self.settings = settings
         self.log = logs.get()
         self.failed: asyncio.Future[TunnelError] = asyncio.get_running_loop().create_future()
-        self.instance = new_id()
         self.memory = ReplayMemory(settings.replay_memory, FRAME_SIZE)
         self.clock = StreamClock()
         registry = CollectorRegistry()
@@ -55,7 +54,7 @@ class Agent:
         self.dialer = Dialer(
             settings.relay,
             role,
-            instance=self.instance,
+            instance_key=new_id() if role == "host" else None,
             token=credentials,
             ca_file=settings.ca_file or None,
             on_failure=self._relay_failed,

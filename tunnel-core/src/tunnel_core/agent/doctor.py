@@ -20,13 +20,13 @@ from websockets.uri import WebSocketURI, parse_uri
 
 from ..errors import AccessDenied, ProtocolViolation, RelayUnavailable, UsageError
 from ..net import sockets
-from ..net.dialer import Dialer
+from ..net.dialer import Dialed, Dialer
 from ..net.leg import Leg
 from ..net.liveness import LegMonitor
 from ..net.sockets import Address
 from ..protocol import tokens
 from ..protocol.control import MAX_MESSAGE, PROBE_BYTES, Probed, to_doctor
-from ..protocol.endpoints import PROBE, Role, new_id
+from ..protocol.endpoints import PROBE, Role
 from ..protocol.frames import CloseCode
 from ..protocol.tokens import LEEWAY
 from .credentials import Credentials
@@ -107,13 +107,14 @@ class Doctor:
         self._sick = 0
         self._uri = parse_uri(settings.relay)
         self._proxy = _proxy(self._uri)
+        self._relay_date = ""  # the relay's clock, as its last answer told it
         self._trips: asyncio.Queue[float] = asyncio.Queue()
         self.monitor = LegMonitor(self._trips.put_nowait, lambda _: None)
         self._credentials = Credentials(role, settings.token, settings.secret)
         self.dialer = Dialer(
             settings.relay,
             role,
-            instance=new_id(),
+            instance_key=None,
             token=self._credentials,
             ca_file=settings.ca_file or None,
             on_failure=lambda _: None,
@@ -247,13 +248,20 @@ class Doctor:
     async def _probe(self, tunnel: str) -> None:
         leg: _ProbeLeg | None = None
 
+        def make_leg(dialed: Dialed) -> _ProbeLeg:
+            self._relay_date = dialed.date
+            return _ProbeLeg(self.monitor)
+
         async def upgrade() -> str:
             nonlocal leg
             try:
-                leg = await self.dialer.dial_once(tunnel, lambda: _ProbeLeg(self.monitor), PROBE)
+                leg = await self.dialer.dial_once(tunnel, make_leg, PROBE)
             except AccessDenied as exc:
+                self._relay_date = exc.date
                 raise Failed(str(exc), f"ask for a token made with --role {self.role} --tunnel {tunnel}") from exc
             except (RelayUnavailable, UsageError) as exc:
+                if isinstance(exc, RelayUnavailable):
+                    self._relay_date = exc.date
                 raise Failed(
                     str(exc), "does a proxy on the way cut WebSockets? is the URL the relay's, with its path?"
                 ) from exc
@@ -321,9 +329,9 @@ class Doctor:
     # And the time.
 
     async def _clock(self) -> str:
-        if not self.dialer.relay_date:
+        if not self._relay_date:
             return "not compared: the relay told no time"
-        skew = time.time() - email.utils.parsedate_to_datetime(self.dialer.relay_date).timestamp()
+        skew = time.time() - email.utils.parsedate_to_datetime(self._relay_date).timestamp()
         told = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the relay's"
         if abs(skew) > LEEWAY:
             raise Failed(told, "set this machine's clock (NTP): tokens are good only within their time")

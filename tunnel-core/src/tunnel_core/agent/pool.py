@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 from ..errors import AccessDenied, UsageError
-from ..net.dialer import Dialer
+from ..net.dialer import Dialed, Dialer
 from ..protocol.frames import CloseCode
 from ..service.logs import Logger
 from .leg import AgentLeg
@@ -32,7 +32,7 @@ class LegPool(Generic[L]):
         dialer: Dialer,
         tunnel: str,
         *,
-        make_leg: Callable[[], L],
+        make_leg: Callable[[Dialed], L],
         wanted: Callable[[], int],
         on_ready: Callable[[L], None],
         denied: Callable[[AccessDenied | UsageError], None],
@@ -127,9 +127,9 @@ class LegPool(Generic[L]):
         if leg in self._born:
             self._on_ready(leg)
 
-    def _new_leg(self) -> L:
+    def _new_leg(self, dialed: Dialed) -> L:
         # Ready from its first moment: what came with the upgrade may already use it up, or end it.
-        leg = self._make_leg()
+        leg = self._make_leg(dialed)
         self._born[leg] = time.monotonic()
         return leg
 

@@ -12,10 +12,12 @@ import random
 import ssl
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
 from websockets.asyncio import client
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.datastructures import Headers
 from websockets.exceptions import InvalidProxy, InvalidStatus, ProxyError, WebSocketException
 from websockets.proxy import get_proxy
 from websockets.typing import Subprotocol
@@ -23,7 +25,7 @@ from websockets.uri import parse_uri
 
 from .. import __version__
 from ..errors import AccessDenied, RelayUnavailable, UsageError
-from ..protocol.endpoints import INSTANCE_HEADER, SUBPROTOCOL, Role, leg_path
+from ..protocol.endpoints import INSTANCE_KEY_HEADER, LEG_HEADER, SUBPROTOCOL, Role, is_id, leg_path
 from . import sockets
 from .leg import Leg
 
@@ -35,6 +37,15 @@ RETRY_SHARE: Final = 1 / 8  # of the outage so far, until the next try
 LONGEST_WISH: Final = 60.0  # seconds that a relay may ask anybody to stay away
 
 _L = TypeVar("_L", bound=Leg)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialed:
+    """What a dial that succeeded has learned: for the leg that is made of it."""
+
+    leg: str  # the id that the relay gave the leg
+    token: str | None  # that let it in
+    date: str  # the relay's clock: its `Date` (RFC 9110 section 6.6.1), or nothing
 
 
 class _Connect(connect):
@@ -111,14 +122,18 @@ class Outage:
 
 
 class Dialer:
-    """Opens legs to one relay, in one role. `token` makes or reads the token for a tunnel."""
+    """Opens legs to one relay, in one role. `token` makes or reads the token for a tunnel.
+
+    `instance_key` proves whose legs a host-agent's are. What makes the legs is given what the
+    dial has learned.
+    """
 
     def __init__(
         self,
         relay: str,
         role: Role,
         *,
-        instance: str,
+        instance_key: str | None,
         token: Callable[[str], str | None],
         ca_file: str | None,
         on_failure: Callable[[str], None],
@@ -126,7 +141,7 @@ class Dialer:
     ) -> None:
         self._relay = relay
         self._role: Role = role
-        self._instance = instance
+        self._instance_key = instance_key
         self._token = token
         self._on_failure = on_failure  # an outage began or goes on: told why
         self._on_success = on_success
@@ -139,15 +154,13 @@ class Dialer:
         self._turn = asyncio.Lock()  # in an outage: one dial at a time
         self._outage = Outage()
         self._welcome = False  # the last dial that had an answer was let in
-        self.relay_date = ""  # the relay's clock, as its last answer told it (RFC 9110 section 6.6.1)
-        self.token: str | None = None  # that the last leg came in with
 
     @property
     def reachable(self) -> bool:
         """Whether the last dial succeeded."""
         return self._welcome and not self._outage.active
 
-    async def dial(self, tunnel: str, make_leg: Callable[[], _L]) -> _L:
+    async def dial(self, tunnel: str, make_leg: Callable[[Dialed], _L]) -> _L:
         """Open one leg, however long that takes.
 
         Raises AccessDenied where the relay says that the token is no good for this tunnel,
@@ -166,7 +179,7 @@ class Dialer:
                         if leg is not None:
                             return leg
 
-    async def _try(self, tunnel: str, make_leg: Callable[[], _L]) -> _L | None:
+    async def _try(self, tunnel: str, make_leg: Callable[[Dialed], _L]) -> _L | None:
         try:
             leg = await self.dial_once(tunnel, make_leg)
         except RelayUnavailable as exc:
@@ -186,14 +199,15 @@ class Dialer:
         self._outage.failed(time.monotonic(), retry_after)
         self._on_failure(reason)
 
-    async def dial_once(self, tunnel: str, make_leg: Callable[[], _L], prefix: str = "") -> _L:
+    async def dial_once(self, tunnel: str, make_leg: Callable[[Dialed], _L], prefix: str = "") -> _L:
         """Open one leg, now; `prefix` stands before its path. Raises RelayUnavailable or AccessDenied."""
         try:
             async with asyncio.timeout(DIAL_TIMEOUT):
                 connection = await self._handshake(tunnel, prefix)
         except InvalidStatus as exc:
-            self.relay_date = exc.response.headers.get("Date", "")
-            raise self._refused(exc, leg_path(self._role, tunnel)) from exc
+            refused = self._refused(exc, leg_path(self._role, tunnel))
+            refused.date = exc.response.headers.get("Date", "")
+            raise refused from exc
         except TimeoutError as exc:
             raise RelayUnavailable(f"no answer from {self._relay} within {DIAL_TIMEOUT:g} s") from exc
         except ssl.SSLCertVerificationError as exc:
@@ -209,14 +223,13 @@ class Dialer:
         except (WebSocketException, OSError, EOFError, ValueError) as exc:  # ValueError: a proxy's URL, a header
             raise RelayUnavailable(f"cannot reach {self._relay}: {sockets.why(exc)}") from exc
         transport = connection.transport
-        if connection.subprotocol != SUBPROTOCOL or transport.is_closing():
+        headers = connection.response.headers if connection.response is not None else Headers()
+        dialed = Dialed(headers.get(LEG_HEADER, ""), connection.token, headers.get("Date", ""))
+        if connection.subprotocol != SUBPROTOCOL or not is_id(dialed.leg) or transport.is_closing():
             transport.abort()
             raise RelayUnavailable(f"{self._relay} is not a tcp-ws-tunnel relay, or went away at once")
         sockets.tune(transport.get_extra_info("socket"))  # also one that leads to a proxy
-        if connection.response is not None:
-            self.relay_date = connection.response.headers.get("Date", "")
-        self.token = connection.token
-        leg = make_leg()
+        leg = make_leg(dialed)
         transport.set_protocol(leg)
         leg.connection_made(transport)
         if connection.rest:
@@ -225,7 +238,7 @@ class Dialer:
         return leg
 
     async def _handshake(self, tunnel: str, prefix: str) -> _Handshake:
-        headers = {INSTANCE_HEADER: self._instance}
+        headers = {INSTANCE_KEY_HEADER: self._instance_key} if self._instance_key is not None else {}
         token = self._token(tunnel)
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"

@@ -51,10 +51,14 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
-    """The request becomes the leg that `make_leg` makes, speaking `subprotocol` (None for a raw one)."""
+    """The request becomes the leg that `make_leg` makes, speaking `subprotocol` (None for a raw one).
+
+    The 101 response carries `headers`.
+    """
 
     make_leg: Callable[[], Leg]
     subprotocol: str | None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 Handler = Callable[[Request], Response | Upgrade]
@@ -200,6 +204,7 @@ class HttpConnection(asyncio.Protocol):
             chosen.append(answer.subprotocol)
         response = protocol.accept(request)
         response.headers["Server"] = SERVER
+        response.headers.update(answer.headers)
         protocol.send_response(response)
         self._transport.write(b"".join(protocol.data_to_send()))
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:

@@ -22,6 +22,7 @@ MIN_WINDOW: Final = EARLY_DATA
 MAX_WINDOW: Final = 64 * 1024 * 1024  # ten times what 1 Gbit/s needs at 50 ms
 
 Id = Annotated[str, Meta(pattern="^[0-9a-f]{32}\\Z")]
+OptionalId = Annotated[str, Meta(pattern="^([0-9a-f]{32})?\\Z")]
 Offset = Annotated[int, Meta(ge=0, lt=2**62)]
 Window = Annotated[int, Meta(ge=MIN_WINDOW, le=MAX_WINDOW)]
 Count = Annotated[int, Meta(ge=0, lt=2**31)]
@@ -43,12 +44,13 @@ class Open(_Message):
 class Paired(_Message):
     """relay → both: this leg is joined to another. `raw`: the peer is a raw leg.
 
-    A host leg hears `peer`, `subject` and `waiting`, a client leg `instance`.
+    A host leg hears `peer`, `subject`, `leg` (the client leg's id) and `waiting`, a client leg `instance`.
     """
 
     peer: Text = ""
     subject: Text = ""
-    instance: str = ""
+    leg: OptionalId = ""
+    instance: OptionalId = ""
     raw: bool = False
     waiting: Count = 0
 
@@ -91,20 +93,25 @@ class Reset(_Message):
 class Resume(_Message):
     """client → host: carry on a live stream on this new leg, from offset `received`.
 
-    `instance` names the host-agent that has the stream: a relay remembers none.
+    `instance` names the host-agent that has the stream: a relay remembers none. `proof`:
+    identity.resume_proof.
     """
 
     stream: Id
-    key: Id
+    proof: Id
     instance: Id
     attempt: Count
     received: Offset
 
 
 class Resumed(_Message):
-    """host → client: carry on from offset `received`; or `done`: all was delivered and acknowledged."""
+    """host → client: carry on from offset `received`; or `done`: all was delivered and acknowledged.
+
+    `proof`: identity.resumed_proof.
+    """
 
     stream: Id
+    proof: Id
     received: Offset = 0
     done: bool = False
 

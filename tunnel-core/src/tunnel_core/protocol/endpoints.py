@@ -11,7 +11,8 @@ Role = Literal["host", "client"]
 PROBE: Final = "/probe"  # before a leg's path: a connection for a doctor
 
 SUBPROTOCOL: Final = "tcp-ws-tunnel.v1"
-INSTANCE_HEADER: Final = "Tunnel-Instance"
+INSTANCE_KEY_HEADER: Final = "Tunnel-Instance-Key"  # of a host leg's upgrade; never logged
+LEG_HEADER: Final = "Tunnel-Leg"  # of the 101 response: the leg's id
 DEFAULT_TUNNEL: Final = "default"
 
 _TUNNEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -24,12 +25,12 @@ def is_tunnel(name: str) -> bool:
 
 
 def is_id(text: str) -> bool:
-    """Whether `text` can be the id of a stream or an instance: 128 bits as 32 hex digits."""
+    """Whether `text` can be an id or a key: 128 bits as 32 hex digits."""
     return _ID.fullmatch(text) is not None
 
 
 def new_id() -> str:
-    """128 random bits: an id of a stream or an instance, or a stream's key."""
+    """128 random bits: the id of a stream or a leg, or a key."""
     return secrets.token_hex(16)
 
 

@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import enum
 import hmac
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from .control import (
     Accepted,
@@ -32,11 +31,13 @@ from .control import (
     Resumed,
 )
 from .endpoints import new_id
+from .identity import resume_proof, resumed_proof
 from .raw import RawLink, RawStream
+from .remembered import Remembered
 from .replay import ReplayMemory
 from .stream import HOLD_MEMORY, HOLD_WINDOW, Link, Local, Outcome, Phase, Stream, Turn
 
-MAX_REMEMBERED: Final = 16384  # ended streams a host remembers: some 5 MB; the oldest go first
+MAX_REMEMBERED: Final = 16384  # ended streams a host remembers: some 8 MB
 
 
 class ClientStream(Stream):
@@ -57,6 +58,7 @@ class ClientStream(Stream):
         self._opened = False
         self._attempt = 0
         self._asked = 0  # bytes received when `resume` was sent
+        self._asked_on = ""  # the id of the leg that it was sent on
 
     @property
     def has_sent(self) -> bool:
@@ -74,12 +76,15 @@ class ClientStream(Stream):
         self._say(Open(self.id, self.key, self.window))
         self._carry_on(0)
 
-    def resume(self, link: Link) -> None:
-        """Ask the host, on a new leg, to carry on there."""
+    def resume(self, link: Link, leg: str) -> None:
+        """Ask the host to carry on on a new leg, whose id is `leg`."""
         self.candidate = link
         self._attempt += 1
         self._asked = self.received
-        link.send_message(Resume(self.id, self.key, self.instance, self._attempt, self.received + self._peer_fin))
+        self._asked_on = leg
+        received = self.received + self._peer_fin
+        proof = resume_proof(self.key, stream=self.id, leg=leg, attempt=self._attempt, received=received)
+        link.send_message(Resume(self.id, proof, self.instance, self._attempt, received))
 
     def become_raw(self, link: RawLink, closed: Callable[[Outcome, str], None]) -> RawStream:
         """The peer turned out to be raw: what follows is bytes and closes. This stream is over, and silent."""
@@ -111,24 +116,29 @@ class ClientStream(Stream):
                 super().on_message(message)
 
     def on_answer(self, message: Message) -> bool:
-        """Act on the candidate's first message. False if it is no answer: the host is broken.
+        """Act on the candidate's first message. False if it is no answer of the stream's host.
 
         After it the stream is attached to the candidate, or over; or, where the `open` never
         reached the host, without a link and to be opened anew.
         """
         match message:
-            case Resumed(stream=self.id):
+            case Resumed(stream=self.id) if self._is_proven(message):
                 self._on_resumed(message)
             case Gone(stream=self.id, unknown=True) if self.phase is Phase.OPENING:
                 self.link = self.candidate = None
                 self.instance = ""
             case Gone(stream=self.id):
                 self._end(*(self.broken or (Outcome.RESET_PEER, message.reason)))
-            case Refused(stream=self.id):
-                self._end(Outcome.REFUSED, message.reason)
             case _:
                 return False
         return True
+
+    def _is_proven(self, message: Resumed) -> bool:
+        """Whether it comes from somebody who has the stream's key, and was said on the candidate."""
+        proof = resumed_proof(
+            self.key, stream=self.id, leg=self._asked_on, received=message.received, done=message.done
+        )
+        return hmac.compare_digest(proof, message.proof)
 
     def _on_accepted(self, window: int) -> None:
         if self.phase is Phase.OPENING:
@@ -213,11 +223,11 @@ class HostStream(Stream):
         if self.phase is Phase.RESETTING and self.link is None:
             self.expire("")
 
-    def resume(self, link: Link, message: Resume) -> None:
-        """Carry on on `link`. The caller has closed the leg that was attached before."""
+    def resume(self, link: Link, message: Resume, leg: str) -> None:
+        """Carry on on `link`; `leg` is the id of the client's leg. The caller has closed the leg that was attached."""
         self.attempt = message.attempt
         self.link = link
-        link.send_message(Resumed(self.id, self.received + self._peer_fin))
+        link.send_message(_resumed(self.id, self.key, leg, self.received + self._peer_fin))
         if message.received > self.replay.end + self._eof:
             self._violated("resume at an offset out of range")
             return
@@ -235,14 +245,21 @@ class Refusal(enum.Enum):
     STALE = "the attempt is out of date"
 
 
+class _Ended(NamedTuple):
+    """How a stream ended. One that was never here has no key."""
+
+    key: str | None
+    finished: bool
+    reason: str
+
+
 class HostStreams:
     """The streams of one tunnel of a host-agent, and how the late ones ended."""
 
     def __init__(self, *, remember: float) -> None:
-        self._remember = remember  # seconds
         self._streams: dict[str, HostStream] = {}
-        # id → (when to forget, key, the answer to a late `resume`), oldest first
-        self._ended: OrderedDict[str, tuple[float, str, Resumed | Gone]] = OrderedDict()
+        # By stream; each belongs to the client's subject, whose flood shall push out nobody else's.
+        self._ended: Remembered[_Ended] = Remembered(remember, MAX_REMEMBERED)
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -257,42 +274,45 @@ class HostStreams:
     def add(self, stream: HostStream) -> None:
         self._streams[stream.id] = stream
 
-    def end(self, stream: HostStream, outcome: Outcome, reason: str, now: float) -> None:
-        """Remember how `stream` ended, for the resume window."""
+    def end(self, stream: HostStream, subject: str, outcome: Outcome, reason: str, now: float) -> None:
+        """Remember how a stream of `subject` ended, for the resume window."""
         del self._streams[stream.id]
-        answer: Resumed | Gone
-        answer = Resumed(stream.id, done=True) if outcome is Outcome.FINISHED else Gone(stream.id, reason)
-        self._ended[stream.id] = (now + self._remember, stream.key, answer)
-        self._forget(now)
+        self._ended.put(stream.id, subject, _Ended(stream.key, outcome is Outcome.FINISHED, reason), now)
 
     def forget(self, stream_id: str) -> None:
         """The client has shown that it knows how this stream ended."""
-        self._ended.pop(stream_id, None)
+        self._ended.forget(stream_id)
 
-    def find(self, message: Resume, now: float) -> HostStream | Resumed | Gone | Refusal:
-        """The stream to resume, or the answer. An id without its key is as good as none."""
-        self._forget(now)
+    def find(self, message: Resume, leg: str, subject: str, now: float) -> HostStream | Resumed | Gone | Refusal:
+        """The stream to resume, or the answer to a `resume` that came from the client leg `leg` of `subject`.
+
+        An id without a proof of its key is as good as none.
+        """
         stream = self._streams.get(message.stream)
-        if stream is not None and hmac.compare_digest(stream.key, message.key):
+        if stream is not None and _is_proven(message, stream.key, leg):
             if stream.broken is not None:
                 return Gone(stream.id, stream.broken[1])
-            # Who has acknowledged more since has given this attempt up.
+            # A client that has acknowledged past this offset has abandoned the attempt.
             stale = message.attempt <= stream.attempt or message.received < stream.replay.start
             return Refusal.STALE if stale else stream
-        ended = self._ended.get(message.stream)
-        if ended is not None and hmac.compare_digest(ended[1], message.key):
-            return ended[2]
-        unknown = Gone(message.stream, "no such stream", unknown=True)
+        ended = self._ended.get(message.stream, now)
+        if ended is not None and ended.key is not None and _is_proven(message, ended.key, leg):
+            if ended.finished:
+                return _resumed(message.stream, ended.key, leg, 0, done=True)
+            return Gone(message.stream, ended.reason)
         if stream is None and ended is None:
             # The client will open anew, under another id. Its `open` may still be on its way here,
             # on the leg that it gave up: that must not connect, too.
-            self._ended[message.stream] = (now + self._remember, message.key, unknown)
-        return unknown
+            self._ended.put(message.stream, subject, _Ended(None, False, ""), now)
+        return Gone(message.stream, "no such stream", unknown=True)
 
-    def _forget(self, now: float) -> None:
-        ended = self._ended
-        while ended:
-            first = next(iter(ended))
-            if ended[first][0] > now and len(ended) <= MAX_REMEMBERED:
-                return
-            del ended[first]
+
+def _is_proven(message: Resume, key: str, leg: str) -> bool:
+    """Whether `message` was made with the stream's key, for this leg."""
+    proof = resume_proof(key, stream=message.stream, leg=leg, attempt=message.attempt, received=message.received)
+    return hmac.compare_digest(proof, message.proof)
+
+
+def _resumed(stream: str, key: str, leg: str, received: int, *, done: bool = False) -> Resumed:
+    proof = resumed_proof(key, stream=stream, leg=leg, received=received, done=done)
+    return Resumed(stream, proof, received, done)
