@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from client_agent import session
 from host_agent.service import HostAgent
 from support.apps import Streams, close, connect, echo, serve, until
 from support.peer import Peer
@@ -129,4 +132,55 @@ async def test_a_false_answer_costs_a_leg_and_no_stream(
             await answers(thief, await thief.heard())
             assert (await thief.closed()).code in (1008, 4410)  # and no data before it
         assert await streams[0].readexactly(5) == b"after"
+        await close(streams[1])
+
+
+async def closes(host: Peer, stream: str) -> None:
+    await host.send_close(4409)
+
+
+async def talks_nonsense(host: Peer, stream: str) -> None:
+    await host.say("ack", stream=stream, received=0)
+
+
+async def leaves(host: Peer, stream: str) -> None:
+    host.reset()
+
+
+@pytest.mark.parametrize("answers", [closes, talks_nonsense, leaves])
+async def test_a_host_that_ends_every_resume_is_asked_at_a_measured_pace(
+    loop_factory: Any, monkeypatch: pytest.MonkeyPatch, answers: Callable[[Peer, str], Awaitable[None]]
+) -> None:
+    """A few times at once, then once a while; each stream until its window is over."""
+    monkeypatch.setattr(session, "LEGS_AT_ONCE", 3)
+    monkeypatch.setattr(session, "NEXT_LEG", 0.1)
+    window = 0.5
+    async with System() as system, contextlib.AsyncExitStack() as stack:
+        client = await system.client("mc", resume_window=window)
+        key, resumes, begun = new_id(), 0, time.monotonic()
+
+        async def host() -> Peer:
+            return await stack.enter_async_context(await system.dial("host", v1=True, instance_key=key))
+
+        leg = await host()
+        streams = await connect(client.ports[0])
+        await leg.heard()
+        stream = (await leg.heard())["stream"]
+        await leg.say("accepted", stream=stream, window=1 << 20)
+        await until(lambda: system.events("stream opened"))
+        leg.reset()
+        async with asyncio.timeout(20):
+            with contextlib.suppress(TimeoutError):
+                while not system.events("stream closed"):
+                    leg = await host()
+                    async with asyncio.timeout(window):
+                        assert (await leg.heard())["type"] == "paired"
+                        assert (await leg.heard())["type"] == "resume"
+                    resumes += 1
+                    await answers(leg, stream)
+        with pytest.raises(ConnectionResetError):
+            await streams[0].read()
+        assert system.events("stream closed")[0]["reason"] == f"no resume within {window:g} s"
+        assert 3 <= resumes <= 3 + (time.monotonic() - begun) / 0.1
+        assert len(system.events("resume failed")) >= resumes - 1
         await close(streams[1])

@@ -8,6 +8,7 @@ from typing import Final
 
 from tunnel_core.agent.base import Agent
 from tunnel_core.agent.metrics import Carried
+from tunnel_core.agent.pace import Pace
 from tunnel_core.net import sockets
 from tunnel_core.net.sockets import Address
 from tunnel_core.service.run import raise_descriptor_limit
@@ -15,6 +16,10 @@ from tunnel_core.service.run import raise_descriptor_limit
 from .settings import ClientSettings
 from .tunnel import ClientTunnel
 
+# Of the streams that lose legs faster than they may (session.NEXT_LEG): how many may ask for one at
+# once, and the seconds until one more may. So they cost next to nothing, however many they are.
+HASTY_AT_ONCE: Final = 20
+NEXT_HASTY: Final = 0.05
 TICK: Final = 5.0  # seconds between looks at what is kept ready and not used
 SPARE_DESCRIPTORS: Final = 32  # for logs, the ports, legs kept ready, dials
 DESCRIPTORS_A_STREAM: Final = 3  # the local socket, its leg, and the next one while it moves
@@ -26,6 +31,7 @@ class ClientAgent(Agent):
     def __init__(self, settings: ClientSettings) -> None:
         super().__init__(settings, "client", [forward.tunnel for forward in settings.forward])
         self.settings: ClientSettings = settings
+        self.pace = Pace(HASTY_AT_ONCE, NEXT_HASTY)
         # More connections would leave the streams of now no descriptor for a resume.
         self.max_streams = max(1, (raise_descriptor_limit() - SPARE_DESCRIPTORS) // DESCRIPTORS_A_STREAM)
         self._tunnels = {forward.tunnel: ClientTunnel(self, forward.tunnel) for forward in settings.forward}

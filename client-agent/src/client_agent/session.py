@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from tunnel_core.agent.pace import Pace
 from tunnel_core.net.tcp import TcpConnection
 from tunnel_core.protocol.control import Accepted, Goaway, Paired, Resumed, ToClient
 from tunnel_core.protocol.frames import CloseCode
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 # wait 10 s for its host), the target's answer (the host-agent gives it 10 s).
 OPEN_TIMEOUT: Final = 15.0
 RESUMED_TIMEOUT: Final = 5.0  # seconds for the answer to `resume`; then the leg counts as dead
+# Legs that one stream may ask for at once when it loses them, and the seconds until it may ask for
+# one more: a network that cuts every second does no harm, a host that ends every leg at once neither.
+LEGS_AT_ONCE: Final = 8
+NEXT_LEG: Final = 1.0
 # A relay that closes with these before `paired` has passed nothing on.
 NOT_PASSED_ON: Final = (CloseCode.SERVICE_RESTART, CloseCode.TRY_AGAIN_LATER)
 
@@ -48,6 +53,7 @@ class Session:
         self.leg: ClientLeg | None = None
         self.candidate: ClientLeg | None = None
         self._begun = time.monotonic()
+        self._pace = Pace(LEGS_AT_ONCE, NEXT_LEG)
         self._lost_at: float | None = None  # when it lost its leg, while it has none
         self._step: asyncio.TimerHandle | None = None  # of an answer that is awaited
         self._window: asyncio.TimerHandle | None = None  # of the resume window
@@ -129,6 +135,7 @@ class Session:
             self.candidate = None
             self._arm(None)
             stream.candidate_lost()
+            self._log.info("resume failed", stream=self._id, reason=reason, code=code)
         elif leg is self.leg:
             self.leg = None
             stream.link_lost()
@@ -138,8 +145,7 @@ class Session:
         if not stream.instance and stream.has_sent and code not in NOT_PASSED_ON:
             stream.expire(f"the relay was lost before it told the host: {reason}")
         elif self.candidate is None and (self.leg is None or self.leg.leaving):
-            self._arm(None)
-            self._tunnel.want_leg(self, Kind.UNPAIRED if self.leg is None else Kind.NEW)
+            self._ask_for_leg(Kind.UNPAIRED if self.leg is None else Kind.NEW)
 
     def leg_gone(self) -> None:
         """The socket of a raw stream's leg is closed."""
@@ -162,7 +168,18 @@ class Session:
     def _move_if_leaving(self) -> None:
         """Find another leg while this one, which has to go, still carries."""
         if self.leg is not None and self.leg.leaving and self._live and self.candidate is None:
-            self._tunnel.want_leg(self, Kind.NEW)
+            self._ask_for_leg(Kind.NEW)
+
+    def _ask_for_leg(self, kind: Kind) -> None:
+        """Have a leg to move to, as soon as that is due."""
+        now = time.monotonic()
+        wait = self._pace.take(now)
+        if wait:
+            wait = max(wait, self._agent.pace.take(now))
+            self._arm(wait, lambda: self._tunnel.want_leg(self, kind))
+        else:
+            self._arm(None)
+            self._tunnel.want_leg(self, kind)
 
     def _on_answer(self, leg: ClientLeg, message: ToClient) -> None:
         stream = self.stream

@@ -1,0 +1,19 @@
+"""How often something may be tried again."""
+
+from __future__ import annotations
+
+
+class Pace:
+    """`burst` tries at once, and one more every `seconds`. Pure: the time is given."""
+
+    __slots__ = ("_burst", "_full", "_seconds")
+
+    def __init__(self, burst: int, seconds: float) -> None:
+        self._burst = burst
+        self._seconds = seconds
+        self._full = 0.0  # when all tries are there again
+
+    def take(self, now: float) -> float:
+        """Take one try. Returns the seconds to wait for it."""
+        self._full = max(self._full, now) + self._seconds
+        return max(0.0, self._full - now - self._burst * self._seconds)
