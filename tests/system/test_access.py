@@ -188,6 +188,24 @@ async def test_a_file_of_revoked_ids_that_cannot_be_read_is_kept_in_mind(loop_fa
         assert len(system.events("revoked ids unreadable")) == 1
 
 
+@pytest.mark.usefixtures("looks_often")
+async def test_revoking_closes_probes_too(loop_factory: Any, tmp_path: Path) -> None:
+    """A doctor's connection ends as a leg does."""
+    bad = token("client")
+    revoked = tmp_path / "revoked"
+    revoked.write_text("")
+    async with (
+        System(revoked=str(revoked)) as system,
+        await Peer.dial(system.relay.port, f"/probe/client/mc?token={bad}", v1=True) as probe,
+    ):
+        assert (await probe.heard())["type"] == "probed"
+        revoked.write_text(bad)
+        closed = await probe.closed()
+        assert (closed.code, closed.reason) == (1008, "the token was revoked")
+        await probe.send_close(1008)
+        await until(lambda: not system.relay._admission.probes)
+
+
 def move_clock(system: System, seconds: float) -> None:
     """Let the relay's clock, and no other, be so much later."""
     system.relay._access._clock = lambda: time.time() + seconds

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
 
-from tunnel_core.errors import AccessDenied, UsageError
+from tunnel_core.errors import AccessDenied
 from tunnel_core.net.http import Request, Response
-from tunnel_core.net.sockets import why
 from tunnel_core.protocol.endpoints import Role
 from tunnel_core.protocol.tokens import LEEWAY, Grant, parse_secrets, verify
 from tunnel_core.service.logs import Logger
 
+from .revoked import Revoked
 from .settings import RelaySettings
 
 ANYBODY: Final = "anybody"  # the subject of all where no tokens are asked for
-MAX_REVOKED: Final = 1 << 20  # bytes of the file: 30,000 ids
 
 
 class Denied(Exception):
@@ -40,16 +38,8 @@ class Access:
     def __init__(self, settings: RelaySettings, log: Logger, clock: Callable[[], float] = time.time) -> None:
         self._open = settings.auth == "none"
         self._secrets = () if self._open else parse_secrets(settings.secret.read())
-        self._log = log
         self._clock = clock
-        self._path = settings.revoked
-        self._stamp: tuple[int, int] | None = None
-        self._revoked: frozenset[str] = frozenset()
-        if self._path:
-            try:
-                self._read(self._path)
-            except (OSError, ValueError) as exc:
-                raise UsageError(f"--revoked: cannot read {self._path}: {why(exc)}") from exc
+        self._revoked = Revoked(settings.revoked, log)
 
     def judge(self, request: Request, role: Role, tunnel: str, address: str) -> Grant | None:
         """What the request's token grants; None where no tokens are asked for. Raises Denied."""
@@ -80,24 +70,4 @@ class Access:
 
     def reread(self) -> bool:
         """Read the file of revoked ids if it has changed. Whether it had."""
-        if not self._path:
-            return False
-        try:
-            return self._read(self._path)
-        except (OSError, ValueError) as exc:
-            if self._stamp != (-1, -1):
-                self._log.error("revoked ids unreadable", path=self._path, error=str(exc), kept=len(self._revoked))
-            self._stamp = -1, -1
-            return False
-
-    def _read(self, path: str) -> bool:
-        stat = os.stat(path)
-        stamp = stat.st_mtime_ns, stat.st_size
-        if stamp == self._stamp:
-            return False
-        with open(path, encoding="utf-8") as file:
-            lines = file.read(MAX_REVOKED).splitlines()
-        self._stamp = stamp
-        self._revoked = frozenset(word for line in lines for word in line.partition("#")[0].split())
-        self._log.info("revoked ids read", path=path, ids=len(self._revoked))
-        return True
+        return self._revoked.reread()

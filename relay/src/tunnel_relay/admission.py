@@ -48,6 +48,7 @@ class Admission:
         self._metrics = metrics
         self._readiness = readiness
         self._log = log
+        self.probes: set[ProbeLeg] = set()
         self.closed = False  # the relay drains
 
     def answer(self, request: Request) -> Response | Upgrade:
@@ -102,7 +103,7 @@ class Admission:
         return Upgrade(make_leg, SUBPROTOCOL, told) if v1 else Upgrade(make_leg, None)
 
     def _probe(self, tunnel: str, address: str, grant: Grant | None) -> ProbeLeg:
-        return ProbeLeg(self._pairing, self._limits, tunnel=tunnel, address=address, grant=grant)
+        return ProbeLeg(self._pairing, self._limits, self.probes, tunnel=tunnel, address=address, grant=grant)
 
 
 def _instance(request: Request) -> str:

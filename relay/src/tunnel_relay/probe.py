@@ -4,37 +4,46 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from tunnel_core.net.leg import Leg
 from tunnel_core.protocol.control import MAX_MESSAGE, PROBE_BYTES, Probed, encode
 from tunnel_core.protocol.frames import CloseCode
+from tunnel_core.protocol.tokens import Grant
 
-if TYPE_CHECKING:
-    from tunnel_core.protocol.tokens import Grant
-
-    from .limits import Limits
-    from .pairing import Pairing
+from .limits import Limits
+from .pairing import Pairing
 
 LIFETIME: Final = 30.0  # seconds: a doctor is done in five
 
 
 class ProbeLeg(Leg):
-    """One probe: counted as a leg, never paired, bounded in bytes and time."""
+    """One probe: counted as a leg, never paired, bounded in bytes and time. It is in `probes` while it is open."""
 
-    def __init__(self, pairing: Pairing, limits: Limits, *, tunnel: str, address: str, grant: Grant | None) -> None:
+    def __init__(
+        self,
+        pairing: Pairing,
+        limits: Limits,
+        probes: set[ProbeLeg],
+        *,
+        tunnel: str,
+        address: str,
+        grant: Grant | None,
+    ) -> None:
         super().__init__(pairing.monitor, client=False, text_limit=MAX_MESSAGE)
         self.max_rate = pairing.settings.max_message_rate
         self._pairing = pairing
         self._limits = limits
+        self._probes = probes
         self._tunnel = tunnel
         self._address = address
-        self._grant = grant
+        self.grant = grant
         self._left = PROBE_BYTES
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._limits.add_leg(self._address, self._grant)
+        self._limits.add_leg(self._address, self.grant)
+        self._probes.add(self)
         self.send_text(encode(Probed(self._pairing.host_legs(self._tunnel), self._pairing.waiting_for(self._tunnel))))
         asyncio.get_running_loop().call_later(LIFETIME, self.close, CloseCode.NORMAL)
 
@@ -52,4 +61,5 @@ class ProbeLeg(Leg):
             self.pause_reading()
 
     def on_gone(self) -> None:
-        self._limits.remove_leg(self._address, self._grant)
+        self._probes.discard(self)
+        self._limits.remove_leg(self._address, self.grant)

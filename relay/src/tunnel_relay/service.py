@@ -22,9 +22,11 @@ from tunnel_core.service.run import loop_name, raise_descriptor_limit
 
 from .access import Access
 from .admission import Admission
+from .leg import RelayLeg
 from .limits import Limits
 from .metrics import RelayMetrics
 from .pairing import Pairing
+from .probe import ProbeLeg
 from .settings import RelaySettings
 
 MOST_LEGS: Final = 20_000  # 250 MB: beyond that one relay is no cheap thing any more
@@ -147,7 +149,8 @@ class Relay:
 
     def _reread(self) -> None:
         if self._access.reread():
-            for leg in tuple(self.pairing.legs):
+            legs: list[RelayLeg | ProbeLeg] = [*self.pairing.legs, *self._admission.probes]
+            for leg in legs:
                 if self._access.revoked(leg.grant):
                     leg.close(CloseCode.POLICY_VIOLATION, "the token was revoked")
         self._timer = asyncio.get_running_loop().call_later(REREAD, self._reread)

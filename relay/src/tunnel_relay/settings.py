@@ -24,7 +24,9 @@ class RelaySettings(LogSettings):
     auth: str = setting(
         "token", "token, or none: anybody may offer and use any tunnel", parse=choice("token", "none"), metavar="MODE"
     )
-    revoked: str = setting("", "file of token ids that are not good any more, one a line", parse=text, metavar="FILE")
+    revoked: str = setting(
+        "", "file of revoked tokens, by id or whole, one a line; read again when it changes", parse=text, metavar="FILE"
+    )
     wait: float = setting(
         10.0, "how long a client waits for its host", parse=seconds(0, 60), metavar="TIME", shown="10s"
     )
