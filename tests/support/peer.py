@@ -16,7 +16,7 @@ from websockets.frames import Close, Frame, Opcode
 
 from support.apps import Streams, close, connect, reset
 
-__all__ = ["Answer", "Opcode", "Peer", "ask", "get"]
+__all__ = ["Answer", "Opcode", "Peer", "ask", "get", "handshake"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ async def get(
     """One request, as a WebSocket upgrade or not, on a connection of its own."""
     streams = await connect(port, host)
     try:
-        answer = await ask(streams, path, {**(headers or {}), **(_upgrade() if upgrade else {})})
+        answer = await ask(streams, path, {**(headers or {}), **(handshake() if upgrade else {})})
         if answer.status == 101:
             return answer
         body = await streams[0].readexactly(int(answer.headers["content-length"]))
@@ -54,7 +54,8 @@ async def get(
         await close(streams[1])
 
 
-def _upgrade() -> dict[str, str]:
+def handshake() -> dict[str, str]:
+    """The headers of a WebSocket handshake."""
     key = base64.b64encode(os.urandom(16)).decode()
     return {
         "Connection": "Upgrade",
@@ -80,7 +81,7 @@ class Peer:
         offered = {"Sec-WebSocket-Protocol": SUBPROTOCOL} if v1 else {}
         if v1 and path.startswith("/host"):
             offered[INSTANCE_KEY_HEADER] = instance_key or new_id()
-        answer = await ask(streams, path, {**_upgrade(), **offered, **(headers or {})})
+        answer = await ask(streams, path, {**handshake(), **offered, **(headers or {})})
         assert answer.status == 101, answer
         assert answer.headers.get("sec-websocket-protocol") == (SUBPROTOCOL if v1 else None)
         return cls(streams, answer.headers.get(LEG_HEADER.lower(), ""))

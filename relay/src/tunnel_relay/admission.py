@@ -23,6 +23,7 @@ from tunnel_core.service.admin import Readiness, health
 from tunnel_core.service.logs import Throttle
 
 from .access import ANYBODY, Access, Denied
+from .addresses import ClientAddress
 from .leg import RelayLeg
 from .limits import Limits
 from .metrics import RelayMetrics
@@ -36,6 +37,7 @@ class Admission:
     def __init__(
         self,
         access: Access,
+        addresses: ClientAddress,
         limits: Limits,
         pairing: Pairing,
         metrics: RelayMetrics,
@@ -43,6 +45,7 @@ class Admission:
         log: Throttle,
     ) -> None:
         self._access = access
+        self._addresses = addresses
         self._limits = limits
         self._pairing = pairing
         self._metrics = metrics
@@ -56,7 +59,7 @@ class Admission:
         answer = health(request, self._readiness)
         if answer is not None:
             return answer
-        address = self._limits.address(request.peer, request.headers)
+        address = self._addresses.of(request.peer, request.headers)
         try:
             return self._upgrade(request, address)
         except Denied as denied:
@@ -71,12 +74,15 @@ class Admission:
         if wanted is None:
             raise Denied(HTTPStatus.NOT_FOUND, "legs are at /host/TUNNEL and /client/TUNNEL", "path")
         role, tunnel = wanted
-        now = time.monotonic()
-        self._limits.check_login(address, now)
         try:
             grant = self._access.judge(request, role, tunnel, address)
-        except Denied:
-            self._limits.login_failed(address, now)
+        except Denied as denied:
+            # Others share this address, behind a NAT or a proxy: a good token from there is let in all the same.
+            wait = self._limits.login_failed(address, time.monotonic())
+            if wait:
+                raise Denied(
+                    HTTPStatus.TOO_MANY_REQUESTS, "too many bad tokens: wait", "failed-logins", wait
+                ) from denied
             raise
         self._limits.check_leg(address, grant)
         leg_id = new_id()

@@ -21,6 +21,7 @@ from tunnel_core.service.metrics import ProcessMetrics
 from tunnel_core.service.run import loop_name, raise_descriptor_limit
 
 from .access import Access
+from .addresses import ClientAddress
 from .admission import Admission
 from .leg import RelayLeg
 from .limits import Limits
@@ -58,7 +59,8 @@ class Relay:
         limits = Limits(settings)
         quiet = logs.Throttle(self._log)
         self.pairing = Pairing(settings, self._access, limits, self._monitor, self._metrics, quiet)
-        self._admission = Admission(self._access, limits, self.pairing, self._metrics, self.readiness, quiet)
+        addresses = ClientAddress(settings.trusted_proxy, settings.client_address_header)
+        self._admission = Admission(self._access, addresses, limits, self.pairing, self._metrics, self.readiness, quiet)
         self._server = HttpServer(
             sockets.listen(settings.host, settings.port),
             self._admission.answer,

@@ -65,10 +65,10 @@ class RelaySettings(LogSettings):
         metavar="N",
     )
     max_failed_logins: int = setting(
-        20, "bad tokens that an address may present at once", parse=count(1, 1_000_000), metavar="N"
+        20, "bad tokens that an address may present at once; after that it is told to wait, good tokens are let in", parse=count(1, 1_000_000), metavar="N"
     )
     failed_login_refill: float = setting(
-        6.0, "time until it may present one more", parse=seconds(0.01, 3600), metavar="TIME", shown="6s"
+        6.0, "time until it may present one more bad one", parse=seconds(0.01, 3600), metavar="TIME", shown="6s"
     )
     trusted_proxy: tuple[str, ...] = setting(
         (),
@@ -77,7 +77,9 @@ class RelaySettings(LogSettings):
         repeat=True,
         metavar="CIDR",
     )
-    client_address_header: str = setting("X-Forwarded-For", "header in which they give it", parse=text, metavar="NAME")
+    client_address_header: str = setting(
+        "X-Forwarded-For", "header in which they give it; Forwarded is read by RFC 7239", parse=text, metavar="NAME"
+    )
     max_waiting: int = setting(
         1000, "clients that may wait for hosts at once: 64 KiB each", parse=count(1, 1_000_000), metavar="N"
     )

@@ -33,7 +33,7 @@ class Request:
 
     path: str  # without the query
     query: Mapping[str, str]
-    headers: Mapping[str, str]  # names in lower case; of several the last
+    headers: Mapping[str, str]  # names in lower case; repeated ones joined by commas (RFC 9110 section 5.3)
     subprotocols: tuple[str, ...]
     peer: str  # the IP address it came from
     is_upgrade: bool
@@ -220,14 +220,16 @@ class HttpConnection(asyncio.Protocol):
 
     def _read(self, request: WebSocketRequest) -> Request:
         path, _, query = request.path.partition("?")
-        headers = {name.lower(): value for name, value in request.headers.raw_items()}
-        offered = ",".join(request.headers.get_all("Sec-WebSocket-Protocol"))
+        headers: dict[str, str] = {}
+        for name, value in request.headers.raw_items():
+            key = name.lower()
+            headers[key] = f"{headers[key]}, {value}" if key in headers else value
         peer = self._transport.get_extra_info("peername")
         return Request(
             path,
             dict(urllib.parse.parse_qsl(query)),
             headers,
-            tuple(name.strip() for name in offered.split(",") if name.strip()),
+            tuple(name.strip() for name in headers.get("sec-websocket-protocol", "").split(",") if name.strip()),
             str(peer[0]).removeprefix("::ffff:") if isinstance(peer, tuple) else "unix",
             headers.get("upgrade", "").lower() == "websocket",
         )

@@ -1,0 +1,103 @@
+"""Whose address counts: what trusted proxies say of the client, and what counts as one address. Pure."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+MAX_ELEMENT: Final = 500  # characters of one element of `Forwarded`: a real one has 100
+
+# name="value" or name=value. Without quotes a value ought to be a token, but some proxies leave them
+# out around an address with a port.
+_PAIR: Final = r'([!#$%&*+.^_`|~0-9A-Za-z-]+)=(?:([^\s",;\\]+)|"((?:[^"\\]|\\.)*)")'
+_FIND_PAIRS: Final = re.compile(_PAIR)
+_ELEMENT: Final = re.compile(rf"\s*(?:{_PAIR}\s*)?(?:;\s*(?:{_PAIR}\s*)?)*")
+
+
+@functools.lru_cache(maxsize=1024)
+def address_key(address: str) -> str:
+    """What counts as one address: IPv4 whole, of IPv6 the /64 that one subscriber has."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped is not None:
+            return str(parsed.ipv4_mapped)
+        return str(ipaddress.ip_network((parsed, 64), strict=False))
+    return address
+
+
+class ClientAddress:
+    """Finds the client's address. `trusted` are the networks whose word is believed, `header` is where they give it."""
+
+    def __init__(self, trusted: Sequence[str], header: str) -> None:
+        self._trusted = tuple(map(ipaddress.ip_network, trusted))
+        self._header = header.lower()
+        self._hops = _forwarded if self._header == "forwarded" else _listed
+
+    def of(self, peer: str, headers: Mapping[str, str]) -> str:
+        """The address that a request comes from: the peer's, or what a trusted proxy says of it."""
+        if not self.trusts(peer):
+            return peer
+        # Each proxy appends whom it heard from: the last that is not one of ours is who it is.
+        for hop in self._hops(headers.get(self._header, "")):
+            address = _without_port(hop)
+            if address is None:
+                return peer  # what is no address is nobody's
+            if not self.trusts(address):
+                return address
+        return peer
+
+    def trusts(self, address: str) -> bool:
+        """Whether `address` is a proxy's whose word is believed."""
+        if not self._trusted:
+            return False
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._trusted)
+
+
+def _listed(value: str) -> Iterator[str]:
+    """The members of a comma-separated list, the last first."""
+    return filter(None, (hop.strip() for hop in reversed(value.split(","))))
+
+
+def _forwarded(value: str) -> Iterator[str]:
+    """What each element of a `Forwarded` header (RFC 7239) gives as `for`, the last first; "" if it gives nothing.
+
+    It is read from its end, so that a quote which a client left open hides nothing that a proxy appended.
+    """
+    element = ""
+    for part in reversed(value.split(",")):
+        element = f"{part},{element}" if element else part
+        if len(element) > MAX_ELEMENT:
+            yield ""  # nobody means that: it is not worth the time
+            return
+        if not element.strip():
+            element = ""
+        elif _ELEMENT.fullmatch(element):
+            values = [plain or quoted for name, plain, quoted in _FIND_PAIRS.findall(element) if name.lower() == "for"]
+            yield re.sub(r"\\(.)", r"\1", values[0]) if len(values) == 1 else ""
+            element = ""
+    if element:
+        yield ""
+
+
+def _without_port(text: str) -> str | None:
+    """The IP address in `text`, to which some proxies add a port; None if there is none."""
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        parsed = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return str(mapped or parsed)
