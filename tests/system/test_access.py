@@ -91,6 +91,9 @@ async def test_a_token_is_good_for_its_role_and_tunnels(loop_factory: Any) -> No
         for path in ("/", "/clients/mc", "/client/mc/", "/client/MC", "/client/a%2Fb", "/client/" + "x" * 64, "//"):
             status, reason = await refused(system, path, Authorization=f"Bearer {both}")
             assert (status, reason) == (404, "legs are at /host/TUNNEL and /client/TUNNEL")
+        for path in ("client/mc", "x/client/mc", "http:/client/mc", "/x/client/mc", "/probeXYZ/client/mc", "/probe"):
+            status, reason = await refused(system, path, Authorization=f"Bearer {both}")
+            assert (status, reason) == (404, "legs are at /host/TUNNEL and /client/TUNNEL")
 
 
 async def test_expiry_has_leeway(loop_factory: Any) -> None:
@@ -439,7 +442,8 @@ async def test_nothing_secret_is_logged(loop_factory: Any) -> None:
         client = await system.client("mc", secret=Secret(), token=Secret(given))
         await exchange(client.ports[0], 100_000)
         await refused(system, Authorization=f"Bearer {given}x")
-        await refused(system, f"/client/mc?token={given}x")
+        for path in (f"/client/mc?token={given}x", f"/{given}/client/mc", f"/client/{given}", given, f"/probe{given}"):
+            await refused(system, path)
         await until(lambda: len(system.events("stream closed")) == 2)
         for secret in (SECRET, "eyJ", *given.split("."), "Bearer", "token="):
             assert secret not in system.raw_log, secret

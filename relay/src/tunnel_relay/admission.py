@@ -55,22 +55,24 @@ class Admission:
         self.closed = False  # the relay drains
 
     def answer(self, request: Request) -> Response | Upgrade:
-        """The answer to one request. The token of a query stands in no log: only the path does."""
+        """The answer to one request."""
         answer = health(request, self._readiness)
         if answer is not None:
             return answer
         address = self._addresses.of(request.peer, request.headers)
+        wanted = parse_leg_path(request.path.removeprefix(PROBE))
         try:
-            return self._upgrade(request, address)
+            return self._upgrade(request, address, wanted)
         except Denied as denied:
             self._metrics.refused(denied.label)
-            self._log.warning("leg refused", path=request.path[:100], address=address, reason=denied.reason)
+            # A path of no leg is not repeated: some put their token there.
+            path = "unknown" if wanted is None else request.path
+            self._log.warning("leg refused", path=path, address=address, reason=denied.reason)
             return denied.response
 
-    def _upgrade(self, request: Request, address: str) -> Upgrade:
+    def _upgrade(self, request: Request, address: str, wanted: tuple[Role, str] | None) -> Upgrade:
         if self.closed:
             raise Denied(HTTPStatus.SERVICE_UNAVAILABLE, "the relay is about to stop: try again", "draining", 1)
-        wanted = parse_leg_path(request.path.removeprefix(PROBE))
         if wanted is None:
             raise Denied(HTTPStatus.NOT_FOUND, "legs are at /host/TUNNEL and /client/TUNNEL", "path")
         role, tunnel = wanted
@@ -93,7 +95,7 @@ class Admission:
         v1 = SUBPROTOCOL in request.subprotocols
         instance = _instance(request) if v1 and role == "host" else ""
 
-        def make_leg(role: Role = role) -> RelayLeg:
+        def make_leg() -> RelayLeg:
             return RelayLeg(
                 self._pairing,
                 role=role,

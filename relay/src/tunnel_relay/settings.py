@@ -65,7 +65,10 @@ class RelaySettings(LogSettings):
         metavar="N",
     )
     max_failed_logins: int = setting(
-        20, "bad tokens that an address may present at once; after that it is told to wait, good tokens are let in", parse=count(1, 1_000_000), metavar="N"
+        20,
+        "bad tokens that an address may present at once; after that it is told to wait, good tokens are let in",
+        parse=count(1, 1_000_000),
+        metavar="N",
     )
     failed_login_refill: float = setting(
         6.0, "time until it may present one more bad one", parse=seconds(0.01, 3600), metavar="TIME", shown="6s"

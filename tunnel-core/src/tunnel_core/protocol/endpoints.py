@@ -40,14 +40,14 @@ def leg_path(role: Role, tunnel: str) -> str:
 
 
 def parse_leg_path(path: str) -> tuple[Role, str] | None:
-    """Role and tunnel of a request path without its query; None if no leg is served there."""
-    match path.split("/")[1:]:
-        case ["host"]:
+    """Role and tunnel of a request path without its query; None if no leg is served at exactly that path."""
+    match path.split("/"):
+        case ["", "host"]:
             return "host", DEFAULT_TUNNEL
-        case ["client"]:
+        case ["", "client"]:
             return "client", DEFAULT_TUNNEL
-        case ["host", tunnel] if is_tunnel(tunnel):
+        case ["", "host", tunnel] if is_tunnel(tunnel):
             return "host", tunnel
-        case ["client", tunnel] if is_tunnel(tunnel):
+        case ["", "client", tunnel] if is_tunnel(tunnel):
             return "client", tunnel
     return None
