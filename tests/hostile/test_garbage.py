@@ -203,6 +203,7 @@ messages = st.fixed_dictionaries(
         "stream": st.sampled_from(["a" * 32, "", "A" * 32]) | st.text(max_size=40),
         "key": st.just("b" * 32) | st.text(max_size=40),
         "proof": st.just("d" * 32) | st.text(max_size=40),
+        "replaces": st.lists(st.just("e" * 32) | st.text(max_size=40), max_size=10) | json_like,
         "instance": st.just("c" * 32) | st.text(max_size=40),
         "window": st.integers() | st.just(1 << 20),
         "received": st.integers(),

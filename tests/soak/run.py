@@ -32,7 +32,7 @@ SETTLE: Final = 120.0  # seconds until nothing is left: idle pairs are let go af
 SLACK: Final = {"descriptors": 12, "tasks": 4}  # warm legs, a dial under way
 # A stream that the client-agent could not yet open when the relay was lost is reset, by PROTOCOL.md.
 NOT_OPENED: Final = (
-    "the relay was lost before it told the host",
+    "nobody knows whether a host has this stream",
     "no leg to the relay in time",
     "no host",
     "this stream is known already",

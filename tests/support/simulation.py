@@ -1,4 +1,4 @@
-"""Two stream ends, their applications, and legs between them that can be cut anywhere.
+"""Two stream ends, their applications, a relay, and legs between them that can be cut anywhere.
 
 Everything is a step that a test, or hypothesis, chooses: the next item of a leg arrives, an
 application writes, reads or ends, a leg is cut, an end learns of it, the client dials again.
@@ -16,6 +16,7 @@ from tunnel_core.protocol.endpoints import new_id
 from tunnel_core.protocol.replay import ReplayMemory
 from tunnel_core.protocol.resume import ClientStream, HostStream, HostStreams, Refusal
 from tunnel_core.protocol.stream import Outcome, Payload, Phase, Stream
+from tunnel_relay.history import History
 
 WINDOW = 64 * 1024
 INSTANCE = new_id()
@@ -93,14 +94,18 @@ class App:
 
 
 class Leg:
-    """A pair of legs through a relay, seen as one: two queues, until it is cut."""
+    """A client leg and the host leg it is paired with, seen as one: queues, until it is cut."""
 
     def __init__(self) -> None:
         self.id = new_id()
+        self.subject, self.tunnel = SUBJECT, "mc"
+        self.host: str | None = None  # the instance it is paired with
+        self.to_relay: deque[bytes | Message] = deque()  # from the client
         self.to_host: deque[bytes | Message] = deque()
         self.to_client: deque[bytes | Message] = deque()
         self.cut = False
         self.client_knows = False
+        self.relay_knows = False
         self.host_knows = False
         self.stream: HostStream | None = None
 
@@ -143,6 +148,7 @@ class Simulation:
         )
         self.hosts = HostStreams(remember=1000)
         self.host: HostStream | None = None
+        self.history: History[Leg] = History(1000, 1000)  # the relay's
         self.connections = 0  # to the target
         self.legs: list[Leg] = []
         self.leg: Leg | None = None  # the client's attached one
@@ -165,13 +171,13 @@ class Simulation:
         """A new leg: to open the stream, or to resume it."""
         leg = Leg()
         self.legs.append(leg)
-        link = leg.end(leg.to_host)
+        self.history.began(leg)
+        link = leg.end(leg.to_relay)
         if self.client.instance:
             self.candidate = leg
             self.client.resume(link, leg.id)
         else:
             self.leg = leg
-            leg.to_client.append(Paired(instance=INSTANCE))
             self.client.open(link)
 
     @property
@@ -204,11 +210,15 @@ class Simulation:
             answered = self.client.on_answer(item)
             assert answered
             if self.client.phase is Phase.OPENING and not self.client.instance:
-                self.client.open(leg.end(leg.to_host))
+                self.client.open(leg.end(leg.to_relay))
                 self.client.instance = INSTANCE
         elif leg is self.leg:
             if isinstance(item, bytes):
                 self.client.link_data((item,), len(item))
+            elif isinstance(item, Refused) and item.instance and not self.client.instance:
+                self.client.passed_on(item.instance)
+                self.cut(leg)
+                self.client_learns(leg)
             else:
                 self.client.on_message(item)
 
@@ -222,8 +232,45 @@ class Simulation:
         elif leg is self.leg:
             self.leg = None
             self.client.link_lost()
-        if not self.client.instance and self.client.has_sent:
-            self.client.expire("lost before paired")
+            if not self.client.instance and not self.client.lost_unpaired(leg.id, told=False):
+                self.client.expire("lost before paired")
+
+    # The relay.
+
+    def relay_gets(self, leg: Leg) -> None:
+        """The next item of the client leg `leg` arrives at the relay."""
+        item = leg.to_relay.popleft()
+        if leg.host is None:
+            assert isinstance(item, Open | Resume), "a leg begins with one of these"
+            if isinstance(item, Open) and item.replaces:
+                instance = self.history.passed_on_to(item.replaces, leg, self.now)
+                if instance is not None:
+                    leg.to_client.append(Refused(item.stream, "passed on", instance))
+                    self._relay_closes(leg)
+                    return
+                for old in tuple(self.history.still_open(item.replaces)):
+                    self._relay_closes(old)
+            leg.host = INSTANCE
+            leg.to_client.append(Paired(instance=INSTANCE))
+        leg.to_host.append(item)
+
+    def relay_learns(self, leg: Leg) -> None:
+        """The relay hears that `leg` is gone."""
+        leg.relay_knows = True
+        self.history.ended(leg, self.now)
+
+    def relay_restarts(self) -> None:
+        """It forgets everything, and all legs are cut. What it has passed on still arrives."""
+        self.history = History(1000, 1000)
+        for leg in self.legs:
+            leg.to_relay.clear()
+            leg.relay_knows = True
+            self.cut(leg, deliver=True)
+
+    def _relay_closes(self, leg: Leg) -> None:
+        leg.to_relay.clear()
+        self.cut(leg, deliver=True)
+        self.relay_learns(leg)
 
     # The host-agent.
 
@@ -298,6 +345,7 @@ class Simulation:
         """Nothing more is sent on `leg`; what is on its way is lost, unless it is to be delivered first."""
         leg.cut = True
         if not deliver:
+            leg.to_relay.clear()
             leg.to_host.clear()
             leg.to_client.clear()
 
@@ -330,9 +378,13 @@ class Simulation:
         """Every step that can be taken now, but for cuts and what only applications decide."""
         out: list[Callable[[], None]] = []
         for leg in self.legs:
+            if leg.to_relay:
+                out.append(lambda leg=leg: self.relay_gets(leg))  # type: ignore[misc]
+            elif leg.cut and not leg.relay_knows:
+                out.append(lambda leg=leg: self.relay_learns(leg))  # type: ignore[misc]
             if leg.to_host:
                 out.append(lambda leg=leg: self.host_gets(leg))  # type: ignore[misc]
-            elif leg.cut and not leg.host_knows:
+            elif leg.cut and leg.relay_knows and not leg.host_knows:
                 out.append(lambda leg=leg: self.host_learns(leg))  # type: ignore[misc]
             if leg.to_client:
                 out.append(lambda leg=leg: self.client_gets(leg))  # type: ignore[misc]

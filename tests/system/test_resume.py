@@ -7,12 +7,14 @@ import random
 from typing import Any
 
 import pytest
+from client_agent import session
 from support.apps import close, connect, echo, exchange, receive, reset, send, serve, until
 from support.system import System
 from support.wire import Wire
 from tunnel_core.net import liveness
 from tunnel_core.protocol.endpoints import new_id
 from tunnel_core.protocol.identity import resume_proof
+from tunnel_relay import pairing
 
 MIB = 1 << 20
 
@@ -329,19 +331,95 @@ async def test_an_open_that_its_resume_overtook_is_refused(loop_factory: Any) ->
         assert targets == 1
 
 
+# Legs that are lost before the client knows of a host.
+
+
 async def test_a_leg_that_is_lost_before_there_is_a_host(loop_factory: Any) -> None:
-    """What has sent nothing is opened anew. What has sent is reset: nobody knows whether it arrived."""
+    """The stream is opened anew, with what was sent: the relay says that it passed nothing on."""
     async with serve(echo) as target, System() as system, Wire(system.relay.port) as wire:
         client = await system.client("mc", relay=f"ws://127.0.0.1:{wire.port}")
         talks, is_mute = await connect(client.ports[0]), await connect(client.ports[0])
         talks[1].write(b"hello")
         await until(lambda: system.relay.pairing.waiting == 2 and sum(it.sent for it in client.carried()) == 5)
+        for _ in range(2):
+            wire.cut()
+            await until(lambda: system.relay.pairing.waiting == 0)
+            await until(lambda: system.relay.pairing.waiting == 2)
+        await system.host({"mc": target})
+        assert await talks[0].readexactly(5) == b"hello"
+        is_mute[1].write(b"hello")
+        assert await is_mute[0].readexactly(5) == b"hello"
+        for _, writer in (talks, is_mute):
+            await close(writer)
+
+
+async def test_a_leg_that_died_unnoticed_is_replaced(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The relay still holds the old leg, with the stream's data: it is closed, and the target gets the data once."""
+    monkeypatch.setattr(session, "OPEN_TIMEOUT", 0.2)
+    got = []
+
+    async def takes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        got.append(await reader.readexactly(5))
+        await echo(reader, writer)
+
+    async with serve(takes) as target, System() as system, Wire(system.relay.port) as wire:
+        client = await system.client("mc", relay=f"ws://127.0.0.1:{wire.port}")
+        reader, writer = await connect(client.ports[0])
+        writer.write(b"hello")
+        await until(lambda: system.relay.pairing.waiting == 1 and sum(it.sent for it in client.carried()) == 5)
+        wire.freeze()
+        wire.frozen = False  # new connections work; those of before stay silent
+        await until(lambda: len(system.events("stream opening")) >= 2)
+        monkeypatch.undo()
+        assert system.relay.pairing.waiting == 1
+        await system.host({"mc": target})
+        writer.write(b", and more")
+        assert await reader.readexactly(10) == b", and more"
+        assert got == [b"hello"]
+        await close(writer)
+
+
+async def test_a_leg_that_is_lost_when_it_was_paired(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client has not heard of it. The relay tells which host has the stream, and it is resumed there."""
+    connections = 0
+
+    async def counts(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await echo(reader, writer)
+
+    async with serve(counts) as target, System() as system, Wire(system.relay.port) as wire:
+        await system.host({"mc": target})
+        client = await system.client("mc", relay=f"ws://127.0.0.1:{wire.port}")
+        pair = pairing.Pairing._pair
+
+        def cut_at_once(*arguments: Any) -> None:
+            pair(*arguments)
+            monkeypatch.undo()
+            wire.cut()
+
+        monkeypatch.setattr(pairing.Pairing, "_pair", cut_at_once)
+        await exchange(client.ports[0], 200_000)
+        refused = [line["reason"] for line in system.events("client refused")]
+        assert refused == ["a host has this stream already"]
+        assert connections == 1
+
+
+async def test_a_relay_that_knows_nothing_of_the_leg(loop_factory: Any) -> None:
+    """It was restarted: what has sent is reset, since nobody knows what became of it; the others are opened anew."""
+    async with serve(echo) as target, System() as old, System() as system, Wire(old.relay.port) as wire:
+        client = await system.client("mc", relay=f"ws://127.0.0.1:{wire.port}")
+        talks, is_mute = await connect(client.ports[0]), await connect(client.ports[0])
+        talks[1].write(b"hello")
+        await until(lambda: old.relay.pairing.waiting == 2 and sum(it.sent for it in client.carried()) == 5)
+        wire.target = system.relay.port
         wire.cut()
         with pytest.raises(ConnectionResetError):
             await talks[0].read()
         await close(talks[1])
         (line,) = system.events("stream closed")
-        assert line["reason"].startswith("the relay was lost before it told the host")
+        assert line["outcome"] == "refused"
+        assert line["reason"] == "nobody knows whether a host has this stream"
         await system.host({"mc": target})
         is_mute[1].write(b"hello")
         assert await is_mute[0].readexactly(5) == b"hello"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import functools
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from tunnel_core.agent.pace import Pace
 from tunnel_core.net.tcp import TcpConnection
-from tunnel_core.protocol.control import Accepted, Goaway, Paired, Resumed, ToClient
+from tunnel_core.protocol.control import Accepted, Goaway, Paired, Refused, Resumed, ToClient
 from tunnel_core.protocol.frames import CloseCode
 from tunnel_core.protocol.raw import RawStream
 from tunnel_core.protocol.resume import ClientStream
@@ -116,6 +117,9 @@ class Session:
             return
         elif isinstance(message, Paired) and message.raw:
             self._become_raw(leg)
+        elif isinstance(message, Refused) and message.instance and not stream.instance:
+            stream.passed_on(message.instance)  # by an earlier leg: carry on there
+            leg.lost(message.reason)
         else:
             if isinstance(message, Paired):
                 self._arm(OPEN_TIMEOUT, lambda: leg.lost(f"no answer from the host within {OPEN_TIMEOUT:g} s"))
@@ -142,8 +146,10 @@ class Session:
         # A leg that is left on purpose is lost only if there is none to go to.
         if self.leg is None and self._lost_at is None and not (leg.leaving and self.candidate is not None):
             self._lost(code, reason)
-        if not stream.instance and stream.has_sent and code not in NOT_PASSED_ON:
-            stream.expire(f"the relay was lost before it told the host: {reason}")
+        if not stream.instance and not (
+            code != CloseCode.POLICY_VIOLATION and stream.lost_unpaired(leg.id, told=code in NOT_PASSED_ON)
+        ):
+            stream.expire(f"the leg was lost before there was a host: {reason}")
         elif self.candidate is None and (self.leg is None or self.leg.leaving):
             self._ask_for_leg(Kind.UNPAIRED if self.leg is None else Kind.NEW)
 
@@ -176,7 +182,7 @@ class Session:
         wait = self._pace.take(now)
         if wait:
             wait = max(wait, self._agent.pace.take(now))
-            self._arm(wait, lambda: self._tunnel.want_leg(self, kind))
+            self._arm(wait, functools.partial(self._tunnel.want_leg, self, kind))
         else:
             self._arm(None)
             self._tunnel.want_leg(self, kind)
@@ -294,7 +300,7 @@ class Session:
     def _id(self) -> str:
         return self.stream.id if isinstance(self.stream, ClientStream) else "raw"
 
-    def _arm(self, seconds: float | None, expired: Callable[[], None] = lambda: None) -> None:
+    def _arm(self, seconds: float | None, expired: Callable[[], object] = lambda: None) -> None:
         """Await the next answer for so long, or none."""
         if self._step is not None:
             self._step.cancel()

@@ -63,6 +63,7 @@ class RelayLeg(Leg):
         self.must_read = v1  # agents never stop reading
         self.id = leg_id  # of a v1 leg; told to its agent, and a client leg's also to the host
         self.instance = instance  # of a v1 host leg
+        self.host: str | None = None  # the instance of the host that a client leg was paired with
         self.address = address
         self.grant = grant
         self.subject = subject
@@ -153,6 +154,7 @@ class RelayLeg(Leg):
 
     def pair(self, peer: RelayLeg, waiting: int) -> None:
         """Join this client leg to the host leg `peer`, and pass on what either brought too early."""
+        self.host = peer.instance
         for leg, other in ((self, peer), (peer, self)):
             leg.peer = other
             leg.carrying = True
@@ -165,10 +167,10 @@ class RelayLeg(Leg):
         for leg in (self, peer):
             leg.pass_on_held()
 
-    def refuse(self, reason: str, code: int) -> None:
-        """Turn this client away, with what it asked for."""
+    def refuse(self, reason: str, code: int, instance: str = "") -> None:
+        """Turn this client away, with what it asked for; `instance` is where it may find that."""
         if isinstance(self.asked, Open):
-            self.send_text(encode(Refused(self.asked.stream, reason)))
+            self.send_text(encode(Refused(self.asked.stream, reason, instance)))
         if self.peer is None:
             self.close(code, reason)
         else:

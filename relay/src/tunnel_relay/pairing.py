@@ -12,6 +12,7 @@ from tunnel_core.protocol.frames import CloseCode
 from tunnel_core.service.logs import Throttle
 
 from .access import Access
+from .history import History
 from .leg import RelayLeg
 from .limits import Limits
 from .metrics import RelayMetrics
@@ -19,6 +20,8 @@ from .registry import Registry
 from .settings import RelaySettings
 
 NO_HOST: Final = "no host-agent offers this tunnel now"
+REMEMBER: Final = 120.0  # seconds for which it is known what became of a client leg: twice a resume window
+MOST_REMEMBERED: Final = 20_000  # legs: 8 MB
 
 
 class Pairing:
@@ -41,6 +44,7 @@ class Pairing:
         self._metrics = metrics
         self._log = log
         self._registry: Registry[RelayLeg] = Registry(lambda leg: monitor.silence(leg) > DOUBTFUL)
+        self._history: History[RelayLeg] = History(REMEMBER, MOST_REMEMBERED)
         self._waits: dict[RelayLeg, tuple[asyncio.TimerHandle, float]] = {}
 
     def add(self, leg: RelayLeg) -> None:
@@ -48,6 +52,8 @@ class Pairing:
         self.legs.add(leg)
         self._limits.add_leg(leg.address, leg.grant)
         self._metrics.leg_came(leg)
+        if leg.v1 and leg.role == "client":
+            self._history.began(leg)
         self._log.debug(
             "leg opened", tunnel=leg.tunnel, role=leg.role, address=leg.address, subject=leg.subject, raw=not leg.v1
         )
@@ -71,6 +77,8 @@ class Pairing:
     def may_begin(self, leg: RelayLeg, message: Open | Resume) -> bool:
         """Whether a stream may begin, or go on, on `leg`. Refuses it if not."""
         if isinstance(message, Open):
+            if message.replaces and not self._replace(leg, message):
+                return False
             if self._access.expired(leg.grant):
                 return self._refuse_stream(leg, message, "expired", "the token has expired: ask for a new one")
             if leg.asked is None and not self._limits.may_stream(leg.grant):
@@ -85,9 +93,19 @@ class Pairing:
             )
         return True
 
-    def _refuse_stream(self, leg: RelayLeg, message: Open, label: str, reason: str) -> bool:
+    def _replace(self, leg: RelayLeg, message: Open) -> bool:
+        """Close the legs that `message` replaces, if nothing of them was passed on. Refuses it if something was."""
+        instance = self._history.passed_on_to(message.replaces, leg, time.monotonic())
+        if instance is not None:
+            reason = "a host has this stream already" if instance else "nobody knows whether a host has this stream"
+            return self._refuse_stream(leg, message, "passed-on", reason, instance)
+        for old in tuple(self._history.still_open(message.replaces)):
+            old.lost("its stream was opened anew on another leg")
+        return True
+
+    def _refuse_stream(self, leg: RelayLeg, message: Open, label: str, reason: str, instance: str = "") -> bool:
         leg.asked = message
-        self._refuse(leg, label, reason, CloseCode.POLICY_VIOLATION)
+        self._refuse(leg, label, reason, CloseCode.POLICY_VIOLATION, instance)
         return False
 
     def seek(self, leg: RelayLeg, message: Open | Resume) -> None:
@@ -115,10 +133,12 @@ class Pairing:
         self._waits.pop(leg, None)
         self._refuse(leg, "no-host", NO_HOST)
 
-    def _refuse(self, leg: RelayLeg, label: str, reason: str, code: int = CloseCode.TRY_AGAIN_LATER) -> None:
+    def _refuse(
+        self, leg: RelayLeg, label: str, reason: str, code: int = CloseCode.TRY_AGAIN_LATER, instance: str = ""
+    ) -> None:
         self._metrics.refused(label)
         self._log.warning("client refused", tunnel=leg.tunnel, address=leg.address, reason=reason)
-        leg.refuse(reason, code)
+        leg.refuse(reason, code, instance)
 
     def _pair(self, client: RelayLeg, host: RelayLeg) -> None:
         waited = 0.0
@@ -144,6 +164,7 @@ class Pairing:
             self._waits.pop(leg)[0].cancel()
         if leg.sought:
             self._limits.remove_stream(leg.grant)
+        self._history.ended(leg, time.monotonic())
         self._log.debug("leg ended", tunnel=leg.tunnel, role=leg.role, address=leg.address, code=code, reason=reason)
 
     def leg_gone(self, leg: RelayLeg) -> None:

@@ -18,6 +18,7 @@ from .frames import CloseCode
 MAX_MESSAGE: Final = 4096  # bytes of JSON: the largest real message is a tenth of it
 EARLY_DATA: Final = 64 * 1024  # bytes that may follow `open` before `accepted`; the relay may have to hold them
 PROBE_BYTES: Final = 8 * 1024 * 1024  # that a probe may send: a second at 64 Mbit/s
+MAX_REPLACED: Final = 8  # legs that one `open` may replace: a stream that loses more of them is reset
 MIN_WINDOW: Final = EARLY_DATA
 MAX_WINDOW: Final = 64 * 1024 * 1024  # ten times what 1 Gbit/s needs at 50 ms
 
@@ -34,11 +35,15 @@ class _Message(Struct, tag_field="type", tag=str.lower, omit_defaults=True, gc=F
 
 
 class Open(_Message):
-    """client → host: carry a new stream. Up to 64 KiB of its data may follow at once."""
+    """client → host: carry a new stream. Up to 64 KiB of its data may follow at once.
+
+    `replaces`: the legs on which the same stream was opened before, and which were lost before `paired` came.
+    """
 
     stream: Id
     key: Id
     window: Window
+    replaces: Annotated[tuple[Id, ...], Meta(max_length=MAX_REPLACED)] = ()
 
 
 class Paired(_Message):
@@ -63,10 +68,14 @@ class Accepted(_Message):
 
 
 class Refused(_Message):
-    """host or relay → client: the stream cannot be opened."""
+    """host or relay → client: the stream cannot be opened.
+
+    `instance`, from the relay alone: because a leg that it `replaces` has brought it to that host.
+    """
 
     stream: Id
     reason: Text
+    instance: OptionalId = ""
 
 
 class Ack(_Message):

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from .control import (
+    MAX_REPLACED,
     Accepted,
     Gone,
     Message,
@@ -56,25 +57,40 @@ class ClientStream(Stream):
         self.candidate: Link | None = None  # the leg whose `resume` is not answered yet
         self.instance = ""  # the host-agent that has the stream; "" until `paired` told
         self._opened = False
+        self._unsettled: tuple[str, ...] = ()  # legs on which it was opened, and perhaps passed on
         self._attempt = 0
         self._asked = 0  # bytes received when `resume` was sent
         self._asked_on = ""  # the id of the leg that it was sent on
 
-    @property
-    def has_sent(self) -> bool:
-        """Whether bytes went out that no unnamed host may get a second time."""
-        return self._opened and bool(self.replay.end or self._eof)
-
     def open(self, link: Link) -> None:
-        """Open the stream on `link`, with what was read so far. Again, under a new id, if it was open before."""
-        if self._opened:
+        """Open the stream on `link`, with what was read so far.
+
+        Again, if it was open before: under the same id if the relay is to say whether it was
+        passed on (see `lost_unpaired`), else under another.
+        """
+        if self._opened and not self._unsettled:
             self.id, self.key = new_id(), new_id()
         self._opened = True
         self._attempt = 0
         self.instance = ""
         self.link = link
-        self._say(Open(self.id, self.key, self.window))
+        self._say(Open(self.id, self.key, self.window, self._unsettled))
         self._carry_on(0)
+
+    def lost_unpaired(self, leg: str, *, told: bool) -> bool:
+        """The leg on which the stream was opened was lost before `paired` came.
+
+        `told`: the relay has told that it passed nothing on. Returns False if the stream cannot
+        be opened anew: it has lost too many, or its local socket is broken and nobody can be told.
+        """
+        if not told and (self.replay.end or self._eof):
+            self._unsettled += (leg,)
+        return self.phase is Phase.OPENING and len(self._unsettled) <= MAX_REPLACED
+
+    def passed_on(self, instance: str) -> None:
+        """The relay has passed the stream on to this host-agent."""
+        self.instance = instance
+        self._unsettled = ()
 
     def resume(self, link: Link, leg: str) -> None:
         """Ask the host to carry on on a new leg, whose id is `leg`."""
@@ -111,7 +127,7 @@ class ClientStream(Stream):
             case Refused(stream=self.id):
                 self._end(Outcome.REFUSED, message.reason)
             case Paired():
-                self.instance = message.instance
+                self.passed_on(message.instance)
             case _:
                 super().on_message(message)
 
