@@ -76,11 +76,12 @@ def wait_until(condition: Callable[[], object], patience: float = 30.0) -> None:
         time.sleep(0.02)
 
 
-def metric(process: Process, name: str) -> float:
-    """The sum of a metric over its labels."""
+def metric(process: Process, name: str, **labels: str) -> float:
+    """The sum of a metric's samples that have these labels."""
     _, text = process.get("/metrics")
     families = text_string_to_metric_families(text)
-    return sum(sample.value for family in families for sample in family.samples if sample.name == name)
+    samples = (sample for family in families for sample in family.samples if sample.name == name)
+    return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
 
 
 def descriptors(process: Process) -> int:

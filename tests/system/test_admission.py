@@ -162,17 +162,62 @@ async def test_a_request_that_is_none_is_counted(loop_factory: Any, says: bytes,
         assert await refusals(system, reason) == 1
 
 
-async def test_accepting_pauses_at_the_bound_and_goes_on(loop_factory: Any) -> None:
-    """More than may be in their handshake wait in the kernel; a line tells of it; then they are served."""
-    async with System(max_handshakes=4, handshake_timeout=30.0) as system:
-        silent = [await connect(system.relay.port) for _ in range(4)]
-        await until(lambda: system.events("accepting paused"))
-        waiting = asyncio.create_task(get(system.relay.port, "/healthz"))
-        assert await refusals(system, "handshakes") == 1
-        assert not waiting.done()
-        for _, writer in silent:
-            await close(writer)
-        assert (await waiting).status == 200
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"max_handshakes": 32, **FROM_HERE}, "handshakes"),
+        ({"max_handshakes_per_address": 32}, "handshakes-per-address"),
+    ],
+    ids=["in all", "of an address"],
+)
+async def test_silent_connections_make_room(loop_factory: Any, settings: dict[str, Any], reason: str) -> None:
+    """The oldest is closed for the newest, so that health checks and legs get through."""
+    async with System(**settings, handshake_timeout=30.0) as system, contextlib.AsyncExitStack() as stack:
+        port = system.relay.port
+        silent = []
+        for number in range(200):
+            streams = await connect(port)
+            stack.push_async_callback(close, streams[1])
+            silent.append(streams)
+            if number % 2:
+                streams[1].write(b"GET /client/mc HTTP/1.1\r\nHost: ")
+            if number % 50 == 49:
+                assert (await get(port, "/readyz")).status == 200
+                async with await system.dial("client"):
+                    pass
+        with contextlib.suppress(ConnectionResetError):
+            assert await silent[0][0].read() == b""
+        assert not silent[-1][0].at_eof()
+        assert await refusals(system, reason) >= 200 - 32
+        assert len(system.relay._server._connections) <= 32
+        assert {line["reason"] for line in system.events("connection dropped")} == {reason}
+
+
+async def test_an_address_that_is_silent_takes_no_room_from_others(loop_factory: Any) -> None:
+    """Its own oldest connection makes room for its next one."""
+    async with System(max_handshakes_per_address=4, host="127.0.0.1") as system, contextlib.AsyncExitStack() as stack:
+        port = system.relay.port
+        other = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
+        stack.push_async_callback(close, other[1])
+        for _ in range(20):
+            stack.push_async_callback(close, (await connect(port))[1])
+        await until(lambda: len(system.relay._server._connections) == 5)
+        assert (await ask(other, "/healthz", {})).status == 200
+
+
+@pytest.mark.parametrize("agent", [False, True], ids=["relay", "agent"])
+async def test_silent_connections_do_not_stall_the_admin_port(loop_factory: Any, agent: bool) -> None:
+    """A liveness probe that got no answer would have the service restarted."""
+    async with System() as system, contextlib.AsyncExitStack() as stack:
+        port = system.relay.admin_port
+        if agent:
+            client = await system.client("mc", admin_port=0)
+            assert client.admin is not None
+            port = client.admin.port
+        for _ in range(600):
+            stack.push_async_callback(close, (await connect(port))[1])
+        for path in ("/healthz", "/metrics"):
+            assert (await get(port, path)).status == 200
 
 
 async def test_an_agent_comes_again_when_there_is_room(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,7 @@ SAMPLES: dict[str, dict[str, tuple[str, Any]]] = {
         "max_streams_per_token": ("5", 5),
         "max_legs_per_address": ("6", 6),
         "max_handshakes": ("7", 7),
+        "max_handshakes_per_address": ("21", 21),
         "handshake_timeout": ("0.5", 0.5),
         "max_header": ("8KiB", 8192),
         "max_message": ("1k", 1024),

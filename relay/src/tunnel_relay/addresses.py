@@ -62,6 +62,10 @@ class ClientAddress:
             return False
         return any(parsed in network for network in self._trusted)
 
+    def counted(self, peer: str) -> str | None:
+        """What connections from `peer` are counted under; None for a trusted proxy, as anybody may be behind it."""
+        return None if self.trusts(peer) else address_key(peer)
+
 
 def _listed(value: str) -> Iterator[str]:
     """The members of a comma-separated list, the last first."""

@@ -32,7 +32,7 @@ from .settings import RelaySettings
 
 MOST_LEGS: Final = 20_000  # 250 MB: beyond that one relay is no cheap thing any more
 FEW_LEGS: Final = 500  # so few are worth a warning
-SPARE_DESCRIPTORS: Final = 64  # for logs, the admin port, files
+SPARE_DESCRIPTORS: Final = 64 + sockets.OVERSHOOT  # for logs, the admin port, files
 REREAD: Final = 2.0  # seconds between looks at the file of revoked ids
 CLOSE_PATIENCE: Final = 1.0  # seconds for the peers' half of the close handshake, at the end
 DRAIN_TICK: Final = 0.05  # seconds between looks at whether all legs have gone
@@ -57,18 +57,21 @@ class Relay:
         self._metrics = RelayMetrics(registry, lambda: self.pairing.legs, lambda: self.pairing.waiting)
         self._access = Access(settings, self._log)
         limits = Limits(settings)
-        quiet = logs.Throttle(self._log)
-        self.pairing = Pairing(settings, self._access, limits, self._monitor, self._metrics, quiet)
+        self._quiet = logs.Throttle(self._log)
+        self.pairing = Pairing(settings, self._access, limits, self._monitor, self._metrics, self._quiet)
         addresses = ClientAddress(settings.trusted_proxy, settings.client_address_header)
-        self._admission = Admission(self._access, addresses, limits, self.pairing, self._metrics, self.readiness, quiet)
+        self._admission = Admission(
+            self._access, addresses, limits, self.pairing, self._metrics, self.readiness, self._quiet
+        )
         self._server = HttpServer(
             sockets.listen(settings.host, settings.port),
             self._admission.answer,
             timeout=settings.handshake_timeout,
             max_head=settings.max_header,
             at_once=settings.max_handshakes,
-            full=self._full,
-            dropped=self._metrics.refused,
+            per_client=settings.max_handshakes_per_address,
+            client_of=addresses.counted,
+            dropped=self._dropped,
         )
         self._admin = AdminServer(sockets.listen(settings.admin_host, settings.admin_port), registry, self.readiness)
         self._timer: asyncio.TimerHandle | None = None
@@ -98,9 +101,10 @@ class Relay:
             settings, max_handshakes=handshakes, max_legs=min(settings.max_legs or MOST_LEGS, room)
         )
 
-    def _full(self) -> None:
-        self._metrics.refused("handshakes")
-        self._log.warning("accepting paused", handshakes=self._settings.max_handshakes)
+    def _dropped(self, reason: str, peer: str) -> None:
+        self._metrics.refused(reason)
+        if reason.startswith("handshakes"):  # a bound: who has reached it?
+            self._quiet.warning("connection dropped", address=peer, reason=reason)
 
     # Service
 

@@ -47,7 +47,16 @@ class RelaySettings(LogSettings):
         1000, "legs from one address (of IPv6: one /64)", parse=count(1, 1_000_000), metavar="N"
     )
     max_handshakes: int = setting(
-        512, "connections that may be in their handshake at once; more wait", parse=count(1, 100_000), metavar="N"
+        512,
+        "connections without a request at once; one more closes the oldest",
+        parse=count(1, 100_000),
+        metavar="N",
+    )
+    max_handshakes_per_address: int = setting(
+        128,
+        "of them, from one address (of IPv6: one /64) that is no trusted proxy",
+        parse=count(1, 100_000),
+        metavar="N",
     )
     handshake_timeout: float = setting(
         10.0, "how long a handshake may take", parse=seconds(0.1, 60), metavar="TIME", shown="10s"

@@ -69,6 +69,14 @@ def test_a_proxy_is_believed_if_it_is_trusted(
     assert ClientAddress(trusted, header).of(peer, headers) == address
 
 
+def test_trusted_proxies_are_not_counted() -> None:
+    """Whoever comes through them would share one bound."""
+    addresses = ClientAddress(PROXY, "X-Forwarded-For")
+    assert addresses.counted("10.0.0.1") is None
+    assert addresses.counted("192.0.2.1") == "192.0.2.1"
+    assert addresses.counted("2001:db8:1:2::1") == addresses.counted("2001:db8:1:2::2") == "2001:db8:1:2::/64"
+
+
 # RFC 7239.
 
 

@@ -23,7 +23,7 @@ from .sockets import accept
 
 HANDSHAKE_TIMEOUT: Final = 10.0  # seconds from the connection to the end of the request
 MAX_HEAD: Final = 16 * 1024  # bytes of request line and headers: a token is 300, a browser's cookies 4 KiB
-AT_ONCE: Final = 512  # connections before their answer: a handshake takes a millisecond, a slow one seconds
+AT_ONCE: Final = 32  # connections before their answer: a request takes a millisecond
 SERVER: Final = "tcp-ws-tunnel"
 
 
@@ -67,8 +67,12 @@ Handler = Callable[[Request], Response | Upgrade]
 class HttpServer:
     """Serves `handler` on a listening socket.
 
-    At most `at_once` connections may be in the stage before their answer: above that the
-    next ones wait in the kernel, so that neither descriptors nor memory run out.
+    At most `at_once` connections may be open without an answer, and at most `per_client` of one client:
+    `client_of` says which client an address belongs to (None: no bound of its own). When there is one more,
+    the oldest is closed, so that connections which stay silent make room for those that have a request.
+    An honest request comes with its connection, or a round trip later.
+
+    `dropped` is told, with a reason and the peer's address, of each connection that made no proper request in time.
     """
 
     def __init__(
@@ -79,63 +83,68 @@ class HttpServer:
         timeout: float = HANDSHAKE_TIMEOUT,
         max_head: int = MAX_HEAD,
         at_once: int = AT_ONCE,
-        full: Callable[[], None] = lambda: None,
-        dropped: Callable[[str], None] = lambda reason: None,
+        per_client: int = AT_ONCE,
+        client_of: Callable[[str], str | None] = lambda peer: None,
+        dropped: Callable[[str, str], None] = lambda reason, peer: None,
     ) -> None:
         self._sock = sock
         self.handler = handler
         self.timeout = timeout
         self.max_head = max_head
-        self.dropped = dropped  # told of each connection that never made a proper request
+        self.dropped = dropped
         self._at_once = at_once
-        self._full = full  # told when accepting pauses
-        self._connections: set[HttpConnection] = set()
+        self._per_client = per_client
+        self._client_of = client_of
+        self._connections: dict[HttpConnection, str | None] = {}  # → its client; oldest first
+        self._by_client: dict[str, dict[HttpConnection, None]] = {}  # oldest first
         self._server: asyncio.Server | None = None
-        self._resuming: asyncio.Task[None] | None = None
+        self._stopped = False
 
     @property
     def port(self) -> int:
         return int(self._sock.getsockname()[1])
 
-    @property
-    def accepting(self) -> bool:
-        return self._server is not None
-
     async def start(self) -> None:
-        """Accept connections. The server gets a duplicate of the socket, so that it can be closed and made anew."""
-        self._server = await accept(lambda: HttpConnection(self), self._sock.dup())
+        """Accept connections."""
+        self._server = await accept(lambda: HttpConnection(self), self._sock)
 
     async def stop(self) -> None:
         """Close the port, and what has not become a leg."""
-        if self._resuming is not None:
-            self._resuming.cancel()
-        self._pause()
+        self._stopped = True
+        if self._server is not None:
+            self._server.close()
         self._sock.close()
         for connection in tuple(self._connections):
             connection.abort()
 
-    def _pause(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-
     def opened(self, connection: HttpConnection) -> None:
-        self._connections.add(connection)
-        if self._sock.fileno() < 0:
+        """A connection was accepted: make room for it."""
+        if self._stopped:
             connection.abort()  # it was just being accepted when the port was closed
-        if len(self._connections) >= self._at_once and self._server is not None:
-            self._pause()
-            self._full()
+            return
+        client = self._client_of(connection.peer)
+        of_client = self._by_client.get(client, {}) if client is not None else {}
+        if len(of_client) >= self._per_client:
+            self._drop(next(iter(of_client)), "handshakes-per-address")
+        elif len(self._connections) >= self._at_once:
+            self._drop(next(iter(self._connections)), "handshakes")
+        self._connections[connection] = client
+        if client is not None:
+            self._by_client.setdefault(client, {})[connection] = None
 
     def closed(self, connection: HttpConnection) -> None:
-        self._connections.discard(connection)
-        if self._server is None and self._resuming is None and len(self._connections) < self._at_once * 0.9:
-            self._resuming = asyncio.get_running_loop().create_task(self._resume())
+        """A connection has gone, or has become a leg."""
+        client = self._connections.pop(connection, None)
+        if client is not None:
+            of_client = self._by_client[client]
+            del of_client[connection]
+            if not of_client:
+                del self._by_client[client]
 
-    async def _resume(self) -> None:
-        if self._sock.fileno() >= 0:
-            await self.start()
-        self._resuming = None
+    def _drop(self, connection: HttpConnection, reason: str) -> None:
+        self.closed(connection)
+        self.dropped(reason, connection.peer)
+        connection.abort()
 
 
 class HttpConnection(asyncio.Protocol):
@@ -146,9 +155,12 @@ class HttpConnection(asyncio.Protocol):
         self._head = bytearray()
         self._transport: asyncio.Transport
         self._timer: asyncio.TimerHandle
+        self.peer = ""  # the IP address it came from
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        self.peer = str(peer[0]).removeprefix("::ffff:") if isinstance(peer, tuple) else "unix"
         # The time for the request, and for the peer to take the answer.
         self._timer = asyncio.get_running_loop().call_later(self._server.timeout, self._too_late)
         self._server.opened(self)
@@ -161,8 +173,11 @@ class HttpConnection(asyncio.Protocol):
         self._transport.abort()
 
     def _too_late(self) -> None:
-        self._server.dropped("handshake-timeout")
+        self._dropped("handshake-timeout")
         self._transport.abort()
+
+    def _dropped(self, reason: str) -> None:
+        self._server.dropped(reason, self.peer)
 
     def data_received(self, data: bytes) -> None:
         if self._transport.is_closing():
@@ -176,7 +191,7 @@ class HttpConnection(asyncio.Protocol):
         elif not self._head[:1].isalpha():
             self._request(bytes(self._head), b"")  # TLS, mostly: told at once, its sender learns what is wrong
         elif len(self._head) >= self._server.max_head:
-            self._server.dropped("header-size")
+            self._dropped("header-size")
             self._answer(ServerProtocol(), Response(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers too large\n"))
 
     def _request(self, head: bytes, rest: bytes) -> None:
@@ -187,7 +202,7 @@ class HttpConnection(asyncio.Protocol):
         protocol.receive_data(head)
         events = protocol.events_received()
         if not events:
-            self._server.dropped("not-http")
+            self._dropped("not-http")
             refusal = b"".join(protocol.data_to_send())  # `websockets` has a better one for some
             if refusal:
                 self._transport.write(refusal)
@@ -224,13 +239,12 @@ class HttpConnection(asyncio.Protocol):
         for name, value in request.headers.raw_items():
             key = name.lower()
             headers[key] = f"{headers[key]}, {value}" if key in headers else value
-        peer = self._transport.get_extra_info("peername")
         return Request(
             path,
             dict(urllib.parse.parse_qsl(query)),
             headers,
             tuple(name.strip() for name in headers.get("sec-websocket-protocol", "").split(",") if name.strip()),
-            str(peer[0]).removeprefix("::ffff:") if isinstance(peer, tuple) else "unix",
+            self.peer,
             headers.get("upgrade", "").lower() == "websocket",
         )
 

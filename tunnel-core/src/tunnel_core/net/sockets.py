@@ -20,7 +20,10 @@ from ..errors import TunnelError, UsageError
 
 CONNECT_TIMEOUT: Final = 10.0  # seconds: what a person waits before trying again by hand
 BACKLOG: Final = 1024
-BATCH: Final = 16  # connections accepted before any of them is told of: no bound is passed by more
+BATCH: Final = 8  # connections that asyncio accepts in one turn of its loop
+# Descriptors by which a bound on accepted connections is passed: asyncio tells of a connection two turns
+# after accepting it, and closes one a turn after it is told to.
+OVERSHOOT: Final = 3 * BATCH
 RACE_DELAY: Final = 0.25  # seconds before the other address family is tried too (RFC 8305 section 8)
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 # A peer that is gone without a word is noticed after 60 s idle and 4 probes 15 s apart.
@@ -170,7 +173,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 async def accept(make_protocol: Callable[[], asyncio.BaseProtocol], sock: socket.socket) -> asyncio.Server:
     """Accept connections on `sock`, which is the server's from now on."""
-    # A server of asyncio's sets the backlog anew, and accepts that many connections in one go.
+    # A server of asyncio's sets the backlog anew, and accepts that many connections in one turn.
     server = await asyncio.get_running_loop().create_server(make_protocol, sock=sock, backlog=BATCH)
     sock.listen(BACKLOG)
     return server
