@@ -463,6 +463,47 @@ async def test_a_second_signal_ends_at_once(environ: dict[str, str], tmp_path: P
         assert not process.events("stopped")
 
 
+# Opens a terminal as its own, as a login does, and becomes the command.
+LOGIN = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+async def test_a_terminal_that_is_closed_resets_what_is_unfinished() -> None:
+    """The agent in it stops in order, though nobody reads its log: no application sees an end of data."""
+    seen = asyncio.get_running_loop().create_future()
+
+    async def serves(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"half of ")
+        try:
+            seen.set_result(await reader.read())
+        except OSError as exc:
+            seen.set_result(exc)
+
+    async with serve(serves) as target, System(auth="none") as system:
+        await system.host({"mc": target})
+        port = free_port()
+        ours, its = os.openpty()
+        command = [str(BIN / "client-agent"), "--relay", system.url, "--forward", f"127.0.0.1:{port}=mc"]
+        agent = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", LOGIN, *command,
+            stdin=its, stdout=its, stderr=its, env=environment(), start_new_session=True,
+        )  # fmt: skip
+        os.close(its)
+        try:
+            await until(lambda: any(leg.role == "client" for leg in system.relay.pairing.legs))
+            reader, writer = await connect(port)
+            assert await reader.readexactly(8) == b"half of "
+            os.close(ours)
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+            assert isinstance(await seen, OSError)
+            assert await asyncio.wait_for(agent.wait(), BOUND) == 0
+            await close(writer)
+        finally:
+            if agent.returncode is None:
+                agent.kill()
+                await agent.wait()
+
+
 @pytest.mark.parametrize("stops", ["host", "client"])
 @pytest.mark.parametrize("half_closed", [False, True])
 async def test_what_is_unfinished_is_reset(loop_factory: Any, stops: str, half_closed: bool) -> None:

@@ -1,7 +1,7 @@
 """Runs a service: the event loop, signals, and how a process ends.
 
-Exit code 0 after SIGTERM or SIGINT, 1 for what broke, 2 for what was said wrong. The first
-signal stops in order, the second ends at once.
+Exit code 0 after SIGTERM, SIGINT or SIGHUP, 1 for what broke, 2 for what was said wrong. The
+first signal stops in order; a second SIGTERM or SIGINT ends at once.
 """
 
 from __future__ import annotations
@@ -95,17 +95,24 @@ async def _serve(make: Callable[[], Service]) -> int:
 
 
 def _on_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> Callable[[], None]:
-    def received() -> None:
-        if stop.is_set():
+    """Set `stop` on a signal to stop. Returns what puts the former handlers back."""
+    asked = False
+
+    def terminate() -> None:
+        nonlocal asked
+        if asked:
             os._exit(1)  # asked twice: at once means at once
+        asked = True
         stop.set()
 
-    numbers = (signal.SIGTERM, signal.SIGINT)
+    # A closed terminal is no second request: kernel, shell and terminal may each send a SIGHUP
+    # for it, and ending at once would look to the applications like the end of their data.
+    handlers = {signal.SIGTERM: terminate, signal.SIGINT: terminate} | dict.fromkeys(_hang_ups(), stop.set)
     try:
-        for number in numbers:
-            loop.add_signal_handler(number, received)
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
     except NotImplementedError:  # Windows
-        before = {n: signal.signal(n, lambda *_: loop.call_soon_threadsafe(received)) for n in numbers}
+        before = {number: signal.signal(number, _in_loop(loop, handlers[number])) for number in handlers}
 
         def restore() -> None:
             for number, handler in before.items():
@@ -114,10 +121,20 @@ def _on_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> Callabl
         return restore
 
     def remove() -> None:
-        for number in numbers:
+        for number in handlers:
             loop.remove_signal_handler(number)
 
     return remove
+
+
+def _hang_ups() -> list[signal.Signals]:
+    """The signals of a terminal that was closed, unless this process is to outlive it (`nohup`)."""
+    known = [signal.Signals[name] for name in ("SIGHUP", "SIGBREAK") if hasattr(signal, name)]  # SIGBREAK: Windows
+    return [number for number in known if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+def _in_loop(loop: asyncio.AbstractEventLoop, handler: Callable[[], None]) -> Callable[..., object]:
+    return lambda *_: loop.call_soon_threadsafe(handler)
 
 
 def _unexpected(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
