@@ -5,7 +5,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 SERVICES := relay host-agent client-agent
 SOURCES := tunnel-core/src relay/src host-agent/src client-agent/src
-MANIFESTS := $(wildcard */pyproject.toml)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-kill bench test test-faults soak test-containers test-k8s fuzz sbom audit \
@@ -27,10 +26,9 @@ $(VENV)/python: FORCE
 		rm -rf $(VENV) && $(PYTHON) -m venv $(VENV) && echo "$$version" > $@; fi
 FORCE:
 
-$(VENV)/commands: $(VENV)/python relay/requirements.txt $(MANIFESTS)
+$(VENV)/commands: $(VENV)/python pyproject.toml relay/requirements.txt requirements-build.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r relay/requirements.txt -r requirements-build.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
-		$(foreach part,tunnel-core $(SERVICES),-e ./$(part))
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/tools: $(VENV)/commands requirements-dev.txt
@@ -95,6 +93,7 @@ lint-code: $(VENV)/tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(SOURCES) tests demo bench
+	$(BIN)/lint-imports --no-cache
 
 # $(call with,PROGRAM,COMMAND): run the command. Without the program say so loudly, and fail in CI.
 with = @if $(1) >/dev/null 2>&1; then echo "$(2)"; $(2) >/dev/null; else \
@@ -103,7 +102,7 @@ with = @if $(1) >/dev/null 2>&1; then echo "$(2)"; $(2) >/dev/null; else \
 lint-deploy: $(VENV)/tools
 	$(BIN)/hadolint $(SERVICES:%=%/Dockerfile)
 	$(BIN)/yamllint --strict docker-compose.yml demo k8s observability
-	$(BIN)/python -c 'import sys, tomllib; [tomllib.load(open(path, "rb")) for path in sys.argv[1:]]' fly.toml pyproject.toml $(MANIFESTS)
+	$(BIN)/python -c 'import sys, tomllib; [tomllib.load(open(path, "rb")) for path in sys.argv[1:]]' fly.toml pyproject.toml
 	$(call with,docker compose version,docker compose --profile '*' config --quiet)
 	$(call with,kubectl version --client,kubectl kustomize k8s/overlays/dev)
 	$(call with,kubectl version --client,kubectl kustomize k8s/overlays/production)
@@ -117,11 +116,12 @@ format: $(VENV)/tools ## put the sources in form
 
 ## Upkeep.
 
-UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-package tunnel-core \
+UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command "make requirements"
 
 requirements: $(VENV)/tools ## pin anew what the services and the tools need, with hashes (UPGRADE=1: newest versions)
-	for service in $(SERVICES); do (cd $$service && ../$(UV_COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.txt) || exit 1; done
+	for service in $(SERVICES); do $(UV_COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml \
+		$$([ $$service != relay ] || echo --extra relay) -o $$service/requirements.txt || exit 1; done
 	for group in build dev fuzz security; do \
 		$(UV_COMPILE) $(if $(UPGRADE),--upgrade) --group $$group -c relay/requirements.txt -o requirements-$$group.txt || exit 1; done
 

@@ -480,3 +480,18 @@ async def test_ipv6_everywhere(loop_factory: Any, tmp_path: Path) -> None:
                 assert host.events("tunnel offered")[0]["target"] == f"[::1]:{target}"
                 local = agent.events("listening")[0]["address"]
                 await exchange(int(local.rpartition(":")[2]), 100_000, host="::1")
+
+
+def test_one_command_has_all_the_others() -> None:
+    """`tcp-ws-tunnel COMMAND` is that command: its output, its errors and its exit code."""
+    listed = run("tcp-ws-tunnel")
+    assert (listed.returncode, listed.stderr) == (0, "")
+    for command in ("relay", "host-agent", "client-agent"):
+        assert f"\n  {command} " in listed.stdout
+        assert run("tcp-ws-tunnel", command, "--help").stdout == run(command, "--help").stdout
+    assert run("tcp-ws-tunnel", "--version").stdout == f"tcp-ws-tunnel {__version__}\n"
+    wrong = run("tcp-ws-tunnel", "relay", "--port", "x")
+    assert (wrong.returncode, wrong.stderr) == (2, run("relay", "--port", "x").stderr)
+    unknown = run("tcp-ws-tunnel", "rely")
+    assert unknown.returncode == 2
+    assert unknown.stderr == "tcp-ws-tunnel: there is no command 'rely' (see tcp-ws-tunnel --help)\n"

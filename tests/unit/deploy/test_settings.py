@@ -183,11 +183,20 @@ def test_fly_asks_for_paths_that_there_are() -> None:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_the_images_tell_their_version(service: str) -> None:
-    """The label of the image, the package and the code agree."""
-    dockerfile = (ROOT / service / "Dockerfile").read_text()
-    project = tomllib.loads((ROOT / service / "pyproject.toml").read_text())["project"]
-    assert f'org.opencontainers.image.version="{__version__}"' in dockerfile
-    assert project["version"] == __version__
+    """The label of the image and the tags in the manifests are the version of the code."""
+    assert f'org.opencontainers.image.version="{__version__}"' in (ROOT / service / "Dockerfile").read_text()
+    for path in (ROOT / "k8s").rglob("kustomization.yaml"):
+        for tag in re.findall(r"newName: registry\S+ newTag: ([^,}\s]+)", path.read_text()):
+            assert tag == __version__, path
+
+
+def test_the_images_are_built_alike() -> None:
+    """Up to its last stage each Dockerfile is the same but for the service's name and its requirements."""
+    stages = []
+    for service in SERVICES:
+        text = (ROOT / service / "Dockerfile").read_text().rpartition("\nFROM ")[0]
+        stages.append(text[text.index("\n\n") :].replace(f"{service}/requirements.txt", "requirements.txt"))
+    assert stages[0] == stages[1] == stages[2]
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -199,5 +208,5 @@ def test_the_images_need_no_shell_and_no_root(service: str) -> None:
     (health,) = (line for line in lines if line.startswith("HEALTHCHECK"))
     assert health.endswith(f'CMD ["{service}", "health"]')
     (last,) = (n for n, line in enumerate(lines) if line == "FROM python:3.13-slim")
-    assert sum(line.startswith("FROM python:3.13-slim") for line in lines) == 2
+    assert sum(line.startswith("FROM python:3.13-slim") for line in lines) == 3
     assert last > 0
