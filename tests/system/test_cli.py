@@ -362,6 +362,10 @@ def test_bad_tokens_and_secrets_are_named(tmp_path: Path) -> None:
         assert expected in line
         assert text not in line or text == "a.b.c"
     assert "32 bytes or more" in fails("host-agent", *HOST, HOST_AGENT_SECRET="short")
+    assert "HOST_AGENT_TOKEN: there is nothing in it" in fails("host-agent", *HOST, HOST_AGENT_TOKEN=" ")
+    assert "this is the name of a file, not a token: write --token-file FILE" in fails(
+        "host-agent", *HOST, "--token", str(file)
+    )
     assert "32 bytes or more" in fails("relay", RELAY_SECRET=f"{SECRET} short")
 
 

@@ -107,7 +107,7 @@ def _add_token_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _show(given: str) -> str:
-    grant = tokens.read((sys.stdin.read(tokens.MAX_TOKEN) if given == "-" else given).strip())
+    grant = tokens.read(tokens.clean(sys.stdin.read(tokens.MAX_TOKEN) if given == "-" else given))
     expires = dt.datetime.fromtimestamp(grant.expires, tz=dt.UTC)
     told = {
         "id": grant.id,

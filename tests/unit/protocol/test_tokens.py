@@ -56,6 +56,61 @@ def test_what_is_issued_is_granted() -> None:
     assert (first.streams, first.networks) == (None, ())
 
 
+# As tokens and secrets arrive. `{}` is the thing itself.
+DELIVERED = [
+    "{}\n", "{}\r\n", "  {} ", "\ufeff{}", "\udcff\udcfe{}\r", '"{}"', "'{}'\n", "“{}”", "`{}`", " '\"{}\"' ", "<{}>",
+    "Bearer {}", "bearer  {}", "Authorization: Bearer {}", '"Bearer {}"', "CLIENT_AGENT_TOKEN={}", "RELAY_SECRET='{}'",
+    "export TOKEN={}", "token: {}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("delivered", DELIVERED)
+def test_a_token_or_secret_is_taken_as_people_deliver_it(delivered: str) -> None:
+    """With quotes, labels, line ends and byte order marks around it."""
+    token = signed()
+    assert tokens.clean(delivered.replace("{}", token)) == token
+    assert tokens.parse_secrets(delivered.replace("{}", SECRET.decode())) == (SECRET,)
+
+
+def test_a_token_is_found_among_words() -> None:
+    """Wrapped by a mail program, or with a remark beside it."""
+    token = signed()
+    assert tokens.clean(f"{token[:70]}\r\n{token[70:]}\r\n") == token
+    assert tokens.clean(f"for alex: {token} (good for a week)") == token
+    assert tokens.clean(f"{token}\nalex\n") == token
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "this is not a token: ask for one"),
+        ("garbage", "this is not a token: ask for one"),
+        ("a.b.c", "this is not a token: ask for one"),
+        (SECRET.decode(), "this is not a token: ask for one"),
+        (signed()[:-1], "the token is not whole: copy all of it, from eyJ on"),
+        (signed().rpartition(".")[0], "the token is not whole"),
+        (f"{signed()} {signed(jti='2')}", "there are 2 tokens: give one"),
+    ],
+)
+def test_what_is_no_token_is_explained(text: str, expected: str) -> None:
+    """Without showing it: it may be most of one."""
+    with pytest.raises(AccessDenied) as denied:
+        tokens.clean(text)
+    assert str(denied.value).startswith(expected)
+    assert len(text) < 10 or text not in str(denied.value)
+
+
+@given(st.text(), st.sampled_from(["", SECRET.decode(), signed()]), st.text())
+def test_cleaning_never_breaks(before: str, middle: str, after: str) -> None:
+    """Any text is a clean token, or refused."""
+    try:
+        token = tokens.clean(before + middle + after)
+    except AccessDenied:
+        return
+    assert tokens.clean(token) == token
+    assert token.isascii()
+
+
 def test_it_is_a_plain_jwt() -> None:
     """HS256 by RFC 7515, checked here with the standard library alone."""
     token = tokens.issue(SECRET, role="client", tunnels=["mc"], subject="alex", expires=NOW)
@@ -181,6 +236,10 @@ def test_secrets_have_32_bytes_or_more() -> None:
     """Fewer can be guessed from one token; bytes count, not characters."""
     assert tokens.parse_secrets(f" {SECRET.decode()}\n{OTHER.decode()} ") == (SECRET, OTHER)
     assert tokens.parse_secrets("ü" * 16) == ("ü".encode() * 16,)
-    for text in ("", " \n", "x" * 31, f"{SECRET.decode()} short"):
+    assert tokens.parse_secrets(f'"{SECRET.decode()}"\r\n"{OTHER.decode()}"\r\n') == (SECRET, OTHER)
+    assert tokens.parse_secrets("x" * 32 + "\udcffx") == (b"x" * 32 + b"\xffx",)
+    for text in ("", " \n", "''", "x" * 31, f"{SECRET.decode()} short"):
         with pytest.raises(UsageError, match="relay secret"):
             tokens.parse_secrets(text)
+    with pytest.raises(UsageError, match="this is a token, not the secret that signs tokens"):
+        tokens.parse_secrets(signed())

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import email.utils
 import platform
+import re
 import time
 from typing import Final
 
 from ..errors import AccessDenied, UsageError
 from ..protocol import tokens
 from ..protocol.endpoints import Role
+from ..protocol.tokens import Grant
 from ..service.settings import Secret
 
 LIFETIME: Final = 300.0  # seconds of a token the agent makes for itself: a dial needs one for a moment
+FILE_NAME: Final = re.compile(r"[^\s]*[/\\][^\s]*|[^\s]{1,100}\.(token|txt|jwt)", re.IGNORECASE)
 RENEW: Final = 60.0  # seconds before its end at which the next one is made
 
 
@@ -45,10 +48,7 @@ class Credentials:
     def check(self, tunnels: list[str]) -> None:
         """Raise UsageError if what was given cannot be used, as far as one can tell without the relay."""
         if self._token:
-            try:
-                grant = tokens.read(self._token.read())
-            except AccessDenied as exc:
-                raise UsageError(str(exc)) from exc
+            grant = self.grant()
             if grant.role != self._role:
                 raise UsageError(f"this token is for a {grant.role}: ask for one made with --role {self._role}")
             for tunnel in tunnels:
@@ -57,10 +57,26 @@ class Credentials:
         elif self._secret:
             tokens.parse_secrets(self._secret.read())
 
+    def grant(self) -> Grant:
+        """What the given token says. Raises UsageError."""
+        try:
+            return tokens.read(self._given())
+        except AccessDenied as exc:
+            raise UsageError(str(exc)) from exc
+
+    def _given(self) -> str:
+        text = self._token.read()
+        try:
+            return tokens.clean(text)
+        except AccessDenied as exc:
+            if FILE_NAME.fullmatch(text.strip()):
+                raise UsageError("this is the name of a file, not a token: write --token-file FILE") from exc
+            raise UsageError(str(exc)) from exc
+
     def __call__(self, tunnel: str) -> str | None:
         """The token to dial `tunnel` with, read or made now. Raises UsageError."""
         if self._token:
-            return self._token.read()
+            return self._given()
         if not self._secret:
             return None
         now = time.time()

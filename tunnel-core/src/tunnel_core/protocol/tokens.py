@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import re
 from collections.abc import Sequence
 from typing import Annotated, Final
 
@@ -19,8 +20,17 @@ from .endpoints import Role, is_tunnel, new_id
 
 ALGORITHM: Final = "HS256"  # the only one, whatever a token's header says
 MIN_SECRET: Final = 32  # bytes: as long as the hash (RFC 7518 section 3.2)
+ASK_FOR_ONE: Final = "this is not a token: ask for one made with 'relay token'"
 LEEWAY: Final = 30.0  # seconds that clocks may differ
 MAX_TOKEN: Final = 4096  # characters: some ten times a real one
+
+# What comes along when people pass tokens and secrets on, by mail, chat, .env file or shell.
+_BLANK: Final = " \t\r\n\v\f\0\xa0\xad\u200b\u2060\ufeff" + "\udcff\udcfe\udcef\udcbb\udcbf"  # a byte order mark
+_QUOTES: Final = ('""', "''", "``", "“”", "„“", "‘’", "«»", "<>")
+_LABEL: Final = re.compile(
+    r"(?:export\s+)?\w*(?:token|secret)\s*[=:]\s*|(?:authorization\s*:\s*)?bearer\s+", re.IGNORECASE
+)
+_TOKEN: Final = re.compile(r"[\w-]+\.[\w-]+\.[\w-]{43}", re.ASCII)  # the signature is 32 bytes in base64url
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -49,12 +59,47 @@ class Grant(Struct, frozen=True, rename={"subject": "sub", "expires": "exp", "id
         return any(source in ipaddress.ip_network(network) for network in self.networks)
 
 
+def _unwrapped(text: str) -> str:
+    """`text` without quotes, `Bearer`, `TOKEN=` and the like around it."""
+    while True:
+        before = text
+        text = text.strip(_BLANK)
+        if text[:1] + text[1:][-1:] in _QUOTES and not {text[0], text[-1]} & set(text[1:-1]):
+            text = text[1:-1]
+        label = _LABEL.match(text)
+        if label is not None:
+            text = text[label.end() :]
+        if text == before:
+            return text
+
+
+def clean(text: str) -> str:
+    """The one token in `text`, however it was passed on: quoted, wrapped, behind `Bearer`, with words around it.
+
+    Raises AccessDenied that tells what is wrong, and nothing of the text.
+    """
+    text = _unwrapped(text)
+    words = [_unwrapped(word) for word in text.split()]
+    whole = "".join(words)
+    found = [whole] if _TOKEN.fullmatch(whole) else [word for word in words if _TOKEN.fullmatch(word)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise AccessDenied(f"there are {len(found)} tokens: give one")
+    if whole.startswith("eyJ"):
+        raise AccessDenied("the token is not whole: copy all of it, from eyJ on")
+    raise AccessDenied(ASK_FOR_ONE)
+
+
 def parse_secrets(text: str) -> tuple[bytes, ...]:
     """The secrets in `text`, separated by white space: the first signs, all are accepted.
 
-    Raises UsageError for none, or for one under 32 bytes.
+    Raises UsageError for none, for one under 32 bytes, and for a token in place of one.
     """
-    secrets = tuple(word.encode() for word in text.split())
+    words = [_unwrapped(word) for word in _unwrapped(text).split()]
+    if any(map(_TOKEN.fullmatch, words)):
+        raise UsageError("this is a token, not the secret that signs tokens: an agent takes it with --token-file")
+    secrets = tuple(word.encode(errors="surrogateescape") for word in words if word)
     if not secrets:
         raise UsageError("the secret is empty: make one with 'relay secret'")
     if any(len(secret) < MIN_SECRET for secret in secrets):
@@ -95,7 +140,7 @@ def read(token: str) -> Grant:
         claims = jwt.decode(token, options={"verify_signature": False})
         return msgspec.convert(claims, Grant, strict=True)
     except (jwt.InvalidTokenError, msgspec.ValidationError, ValueError) as exc:
-        raise AccessDenied("this is not a token: ask for one made with 'relay token'") from exc
+        raise AccessDenied(ASK_FOR_ONE) from exc
 
 
 def verify(token: str, secrets: Sequence[bytes], now: float) -> Grant:

@@ -1,6 +1,6 @@
 """`relay health` and its like: ask the admin port, for container checks.
 
-It runs every few seconds, so it imports the standard library alone and little of that.
+It runs every few seconds, so it imports little of the standard library, and next to nothing else.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import http.client
 import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
+
+from . import textfile
 
 
 class _Parser(argparse.ArgumentParser):
@@ -48,8 +50,7 @@ def _variable(environ: Mapping[str, str], name: str) -> str:
     path = environ.get(f"{name}_FILE")
     if environ.get(name) or not path:
         return environ.get(name, "")
-    with open(path, encoding="utf-8") as file:
-        return file.read().strip()
+    return textfile.read(path)
 
 
 def ask(host: str, port: int) -> tuple[bool, str]:

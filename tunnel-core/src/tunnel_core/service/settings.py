@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar, overload
 
 from ..errors import UsageError
+from . import textfile
 
 _T = TypeVar("_T")
 _KEY: Final = "setting"
@@ -56,7 +57,7 @@ class Secret:
 
 def _read_file(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8").strip()
+        text = textfile.read(str(path))
     except (OSError, ValueError) as exc:
         raise UsageError(f"cannot read {path}: {getattr(exc, 'strerror', None) or exc}") from exc
     if not text:
@@ -116,6 +117,8 @@ def flag(value: str) -> bool:
 
 
 def secret(value: str) -> Secret:
+    if not value.strip():
+        raise UsageError("there is nothing in it but white space")
     return Secret(value)
 
 
