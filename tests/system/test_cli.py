@@ -130,6 +130,18 @@ def test_each_setting_is_a_flag_a_variable_and_a_file(command: str, name: str, t
         assert value(f"{flag}-file", str(file)) == "renewed"
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("::", "::"), ("[::]", "::"), ("*", "::"), ("::1", "::1"), ("0.0.0.0", "0.0.0.0"), ("localhost", "localhost")],
+)
+def test_addresses_to_listen_on(text: str, expected: str) -> None:
+    """As help shows them, with brackets or without, and `*` for all."""
+    assert load("relay", "--host", text, "--admin-host", text).host == expected
+    assert load("client-agent", "--listen-address", text).listen_address == expected
+    if text[:1] != ":":  # a port follows
+        assert load("client-agent", "--forward", f"{text}:5=mc").forward == (Forward(expected, 5, "mc"),)
+
+
 def test_port_of_the_platform() -> None:
     """$PORT counts where RELAY_PORT says nothing, in any form."""
     assert load("relay", PORT="5000").port == 5000
@@ -212,7 +224,7 @@ BAD: list[tuple[str, tuple[str, ...], str]] = [
     ("relay", ("--auth", "maybe"), "--auth: 'maybe' is not one of token, none"),
     ("relay", ("--colour", "blue"), "unrecognized arguments: --colour (see relay --help)"),
     ("relay", ("--po", "1"), "unrecognized arguments: --po (see relay --help)"),
-    ("relay", ("--prot=1", "secret"), "unrecognized arguments: --prot=1 (see relay --help)"),
+    ("relay", ("--prot=1", "secret"), "unrecognized arguments: --prot (see relay --help)"),
     ("relay", ("token", "--rule", "host"), "unrecognized arguments: --rule (see relay --help)"),
     ("relay", ("serve",), "argument COMMAND: invalid choice: 'serve'"),
     ("relay", ("--port",), "argument --port: expected one argument"),
@@ -221,7 +233,7 @@ BAD: list[tuple[str, tuple[str, ...], str]] = [
     ("relay", ("--port", "-1"), "--port: '-1' is not a port"),
     ("relay", ("--port", "٣"), "--port: '٣' is not a port"),
     ("relay", ("--admin-port", "1.5"), "--admin-port: '1.5' is not a port"),
-    ("relay", ("--host", "::1"), "--host: '::1' is not a host: write [::1]"),
+    ("relay", ("--host", "::x"), "--host: '::x' is not a host: write a name, an IPv4 address, or an IPv6 address in"),
     ("relay", ("--host", "[127.0.0.1]"), "--host: '[127.0.0.1]' is not a host"),
     ("relay", ("--host", "a b"), "--host: 'a b' is not a host: write a name"),
     ("relay", ("--host", "a..b"), "--host: 'a..b' is not a host"),
@@ -250,18 +262,27 @@ BAD: list[tuple[str, tuple[str, ...], str]] = [
     ("client-agent", (), "no relay is given: write --relay wss://relay.example.com"),
     ("client-agent", CLIENT[:2], "nothing is forwarded: write --forward 25565=mc"),
     ("client-agent", (*CLIENT, "health"), "write health first: client-agent health --admin-port PORT"),
-    ("client-agent", (*CLIENT, "--listen-address", "::"), "--listen-address: '::' is not a host: write [::]"),
     *(
         ("client-agent", ("--relay", url, *CLIENT[2:]), f"--relay: '{url}' is not a relay's URL: {URL}")
         for url in (
             "relay.example.com", "ftp://h", "ws://", "ws://:80", "ws://h:99999", "ws://h:x", "ws://a b", "ws://a..b",
-            "ws://[::1", "ws://h/#x",
+            "ws://[::1",
         )
     ),
     *(
-        ("client-agent", ("--relay", url, *CLIENT[2:]), f"--relay: '{url}' carries a query or a password")
-        for url in ("ws://h?token=x", "wss://me:secret@h")
+        ("client-agent", ("--relay", url, *CLIENT[2:]), f"--relay: '{shown}' {what}")
+        for url, shown, what in (
+            ("ws://h?token=hunter2", "ws://h?…", "carries a query or a password: give the token with --token-file"),
+            ("wss://me:hunter2@h", "wss://…@h", "carries a query or a password"),
+            ("wss://me:hunter2/hunter2@h/", "wss://…@h/", "is not a relay's URL"),
+            ("h?token=hunter2", "h?…", "is not a relay's URL"),
+            ("https://h/join#hunter2", "https://h/join#…", "is not a relay's URL"),
+            ("me:hunter2@h", "…@h", "is not a relay's URL"),
+            (token("client"), "eyJ…", "is not a relay's URL"),
+        )
     ),
+    ("client-agent", (*CLIENT, "--tokne=hunter2"), "unrecognized arguments: --tokne (see"),
+    ("client-agent", (*CLIENT, token("client")), "argument COMMAND: invalid choice: 'eyJ…'"),
     *(
         ("host-agent", (*HOST[:2], f"--tunnel={tunnel}"), f"--tunnel: {expected}")
         for tunnel, expected in {
@@ -288,7 +309,7 @@ BAD: list[tuple[str, tuple[str, ...], str]] = [
             "x=mc": "'x' is not a port: write a number from 0 to 65535",
             "=mc": "'' is not a port",
             "::1:5=mc": "'::1' is not a host: write [::1]",
-            ":5=mc": "'' is not a host",
+            ":5=mc": "':5=mc' names no address: write *:5=mc for all of this machine, or 5=mc",
         }.items()
     ),
 ]  # fmt: skip
@@ -317,6 +338,7 @@ def test_bad_input_is_one_line(
     assert said.out == ""
     (line,) = said.err.splitlines()
     assert line.startswith(f"{command}: {expected}")
+    assert "hunter2" not in line
 
 
 def fails(command: str, *arguments: str, code: int = 2, **variables: str) -> str:

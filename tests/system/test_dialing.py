@@ -432,7 +432,11 @@ async def test_a_rush_of_connections_waits_to_be_accepted(loop_factory: Any) -> 
     """1,024 of them, or what the system allows: at the relay's ports and at the client-agent's."""
     async with System() as system:
         client = await system.client("mc")
-        listening = [system.relay._server._sock, system.relay._admin._server._sock, client._listening[0][1]]
+        listening = [
+            *system.relay._server._socks,
+            *system.relay._admin._server._socks,
+            *client._listening[0][1],
+        ]
         assert [backlog(sock) for sock in listening] == [min(sockets.BACKLOG, SOMAXCONN)] * 3
 
 

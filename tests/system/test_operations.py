@@ -98,6 +98,16 @@ async def test_a_host_agent_is_ready_with_a_leg_for_each_tunnel(loop_factory: An
         assert await ready(port) == (503, "no leg at the relay for: mc, db\n")
         await wire.open()
         await until(lambda: not host.readiness())
+        # A stream that waits for its resume is no leg.
+        async with await system.dial("client", v1=True) as client:
+            await client.say("open", stream="0" * 32, key="1" * 32, window=65536)
+            assert (await client.heard())["type"] == "paired"
+            await until(lambda: list(host.carried()))
+            wire.shut()
+            wire.cut()
+            await until(host.readiness)
+            assert len(list(host.carried())) == 1
+            assert await ready(port) == (503, "no leg at the relay for: mc, db\n")
 
 
 async def test_a_client_agent_is_ready_when_it_reaches_the_relay(loop_factory: Any) -> None:

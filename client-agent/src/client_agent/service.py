@@ -45,7 +45,7 @@ class ClientAgent(Agent):
     @property
     def ports(self) -> list[int]:
         """The ports listened on, in the order of the forwards."""
-        return [int(sock.getsockname()[1]) for _, sock in self._listening]
+        return [int(socks[0].getsockname()[1]) for _, socks in self._listening]
 
     def carried(self) -> Iterable[Carried]:
         for tunnel in self._tunnels.values():
@@ -63,11 +63,11 @@ class ClientAgent(Agent):
         await super().start()
         for tunnel in self._tunnels.values():
             tunnel.pool.start()
-        for name, sock in self._listening:
-            tunnel = self._tunnels[name]
-            self._servers.append(await sockets.accept(tunnel.new_connection, sock))
-            address = Address(*sock.getsockname()[:2])
-            self.log.info("listening", address=str(address), tunnel=name, relay=self.settings.relay)
+        for name, socks in self._listening:
+            for sock in socks:
+                self._servers.append(await sockets.accept(self._tunnels[name].new_connection, sock))
+                address = Address(*sock.getsockname()[:2])
+                self.log.info("listening", address=str(address), tunnel=name, relay=self.settings.relay)
         self._tick()
 
     async def stop(self) -> None:

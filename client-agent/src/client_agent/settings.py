@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tunnel_core.agent.settings import AgentSettings, warm_legs
 from tunnel_core.errors import UsageError
-from tunnel_core.net.sockets import parse_host, parse_port
+from tunnel_core.net.sockets import parse_host, parse_local_host, parse_port
 from tunnel_core.protocol.endpoints import is_tunnel
 from tunnel_core.service.settings import setting
 
@@ -28,20 +28,30 @@ def forward(value: str) -> Forward:
     if not is_tunnel(tunnel):
         raise UsageError(f"'{tunnel}' is not a tunnel's name: write up to 63 of a-z, 0-9 and -")
     address, colon, port = local.rpartition(":")
-    return Forward(parse_host(address) if colon else "", parse_port(port), tunnel)
+    if colon and not address:
+        raise UsageError(f"'{value}' names no address: write *{value} for all of this machine, or {local[1:]}={tunnel}")
+    return Forward(_address(address) if colon else "", parse_port(port), tunnel)
+
+
+def _address(text: str) -> str:
+    """Of a forward: `*` is all addresses, and IPv6 is in brackets, since a port follows."""
+    return "::" if text == "*" else parse_host(text)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClientSettings(AgentSettings):
     forward: tuple[Forward, ...] = setting(
         (),
-        "listen on PORT (0: any free one) and lead to TUNNEL; repeats",
+        "listen on PORT (0: any free one) of ADDRESS (*: all) and lead to TUNNEL; repeats",
         parse=forward,
         repeat=True,
         metavar="[ADDRESS:]PORT=TUNNEL",
     )
     listen_address: str = setting(
-        "127.0.0.1", "address to listen on where a forward names none", parse=parse_host, metavar="ADDRESS"
+        "127.0.0.1",
+        "address to listen on where a forward names none; *: all",
+        parse=parse_local_host,
+        metavar="ADDRESS",
     )
     warm: int = warm_legs(2, "legs, and pairs free for the next stream, kept ready for each tunnel")
 

@@ -29,7 +29,11 @@ class HostAgent(Agent):
             yield from tunnel.sessions.values()
 
     def readiness(self) -> str:
-        missing = [tunnel.name for tunnel in self._tunnels if not tunnel.pool.ready and not tunnel.sessions]
+        missing = [
+            tunnel.name
+            for tunnel in self._tunnels
+            if not tunnel.pool.ready and not any(session.attached for session in tunnel.sessions.values())
+        ]
         return f"no leg at the relay for: {', '.join(missing)}" if missing else ""
 
     async def start(self) -> None:

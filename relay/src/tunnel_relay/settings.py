@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tunnel_core.errors import UsageError
-from tunnel_core.net.sockets import parse_host, parse_port
+from tunnel_core.net.sockets import parse_local_host, parse_port
 from tunnel_core.protocol.control import MAX_MESSAGE
 from tunnel_core.protocol.tokens import parse_network, parse_secrets
 from tunnel_core.service.logs import LogSettings
@@ -14,9 +14,9 @@ from tunnel_core.service.settings import Secret, choice, count, seconds, secret,
 
 @dataclass(frozen=True, kw_only=True)
 class RelaySettings(LogSettings):
-    host: str = setting("::", "address to listen on; :: is all, IPv6 and IPv4", parse=parse_host, metavar="ADDRESS")
+    host: str = setting("::", "address to listen on; :: or *: all", parse=parse_local_host, metavar="ADDRESS")
     port: int = setting(8080, "port for legs, and /healthz and /readyz", parse=parse_port, also=("PORT",))
-    admin_host: str = setting("127.0.0.1", "address of the admin port", parse=parse_host, metavar="ADDRESS")
+    admin_host: str = setting("127.0.0.1", "address of the admin port", parse=parse_local_host, metavar="ADDRESS")
     admin_port: int = setting(9090, "port of /healthz, /readyz and /metrics", parse=parse_port)
     secret: Secret = setting(
         Secret(), "what signs tokens; several, separated by spaces, during a change: the first signs", parse=secret

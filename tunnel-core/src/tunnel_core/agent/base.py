@@ -63,8 +63,8 @@ class Agent:
         self._told: tuple[str, float] | None = None  # what was last logged of the relay's absence, when
         self.admin: AdminServer | None = None
         if settings.admin_port is not None:
-            sock = sockets.listen(settings.admin_host, settings.admin_port)
-            self.admin = AdminServer(sock, registry, self.readiness)
+            listening = sockets.listen(settings.admin_host, settings.admin_port)
+            self.admin = AdminServer(listening, registry, self.readiness)
         if settings.sends_token_in_clear:
             self.log.warning("token in clear", relay=settings.relay, hint="use wss:// outside this machine")
 

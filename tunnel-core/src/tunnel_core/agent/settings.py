@@ -8,7 +8,7 @@ from websockets.exceptions import InvalidURI
 from websockets.uri import parse_uri
 
 from ..errors import UsageError
-from ..net.sockets import is_loopback, parse_host, parse_port
+from ..net.sockets import is_loopback, parse_host, parse_local_host, parse_port
 from ..protocol.control import MAX_WINDOW, MIN_WINDOW
 from ..service.logs import LogSettings
 from ..service.settings import Secret, count, seconds, secret, setting, show_size, size, text
@@ -20,16 +20,24 @@ def relay_url(value: str) -> str:
     scheme = {"http": "ws", "https": "wss"}.get(scheme, scheme)
     hint = "write wss://relay.example.com, or ws://127.0.0.1:8080 for one on this machine"
     if not separator or scheme not in ("ws", "wss"):
-        raise UsageError(f"'{value}' is not a relay's URL: {hint}")
+        raise UsageError(f"'{_shown(value)}' is not a relay's URL: {hint}")
     url = f"{scheme}://{rest}".rstrip("/")
     try:
         parsed = parse_uri(url)
         parse_host(f"[{parsed.host}]" if ":" in parsed.host else parsed.host)
     except (InvalidURI, ValueError, UsageError) as exc:
-        raise UsageError(f"'{value}' is not a relay's URL: {hint}") from exc
+        raise UsageError(f"'{_shown(value)}' is not a relay's URL: {hint}") from exc
     if "?" in rest or parsed.username is not None:
-        raise UsageError(f"'{value}' carries a query or a password: give the token with --token-file")
+        raise UsageError(f"'{_shown(value)}' carries a query or a password: give the token with --token-file")
     return url
+
+
+def _shown(value: str) -> str:
+    """What may be shown of something that was given as a URL: neither a query, a fragment nor a password."""
+    start = min(value.find(mark) % (len(value) + 1) for mark in "?#")
+    head, at, rest = value[:start].rpartition("@")
+    scheme = head.partition("://")[0] + "://" if "://" in head else ""
+    return (f"{scheme}…@{rest}" if at else rest) + (value[start] + "…" if start < len(value) else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +72,7 @@ class AgentSettings(LogSettings):
     stop_timeout: float = setting(
         5.0, "how long to wait on SIGTERM until the other ends know", parse=seconds(0, 60), metavar="TIME", shown="5s"
     )
-    admin_host: str = setting("127.0.0.1", "address of the admin port", parse=parse_host, metavar="ADDRESS")
+    admin_host: str = setting("127.0.0.1", "address of the admin port", parse=parse_local_host, metavar="ADDRESS")
     admin_port: int | None = setting(None, "port of /healthz, /readyz and /metrics; off unless given", parse=parse_port)
 
     def check(self) -> None:

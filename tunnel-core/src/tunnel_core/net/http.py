@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, cast
@@ -65,7 +65,7 @@ Handler = Callable[[Request], Response | Upgrade]
 
 
 class HttpServer:
-    """Serves `handler` on a listening socket.
+    """Serves `handler` on listening sockets.
 
     At most `at_once` connections may be open without an answer, and at most `per_client` of one client:
     `client_of` says which client an address belongs to (None: no bound of its own). When there is one more,
@@ -77,7 +77,7 @@ class HttpServer:
 
     def __init__(
         self,
-        sock: socket.socket,
+        socks: Sequence[socket.socket],
         handler: Handler,
         *,
         timeout: float = HANDSHAKE_TIMEOUT,
@@ -87,7 +87,7 @@ class HttpServer:
         client_of: Callable[[str], str | None] = lambda peer: None,
         dropped: Callable[[str, str], None] = lambda reason, peer: None,
     ) -> None:
-        self._sock = sock
+        self._socks = socks
         self.handler = handler
         self.timeout = timeout
         self.max_head = max_head
@@ -97,23 +97,25 @@ class HttpServer:
         self._client_of = client_of
         self._connections: dict[HttpConnection, str | None] = {}  # → its client; oldest first
         self._by_client: dict[str, dict[HttpConnection, None]] = {}  # oldest first
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._stopped = False
 
     @property
     def port(self) -> int:
-        return int(self._sock.getsockname()[1])
+        return int(self._socks[0].getsockname()[1])
 
     async def start(self) -> None:
         """Accept connections."""
-        self._server = await accept(lambda: HttpConnection(self), self._sock)
+        for sock in self._socks:
+            self._servers.append(await accept(lambda: HttpConnection(self), sock))
 
     async def stop(self) -> None:
         """Close the port, and what has not become a leg."""
         self._stopped = True
-        if self._server is not None:
-            self._server.close()
-        self._sock.close()
+        for server in self._servers:
+            server.close()
+        for sock in self._socks:
+            sock.close()
         for connection in tuple(self._connections):
             connection.abort()
 

@@ -11,8 +11,8 @@ import socket
 import ssl
 import struct
 import sys
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
 
 import aiohappyeyeballs
 
@@ -24,6 +24,7 @@ BATCH: Final = 8  # connections that asyncio accepts in one turn of its loop
 # Descriptors by which a bound on accepted connections is passed: asyncio tells of a connection two turns
 # after accepting it, and closes one a turn after it is told to.
 OVERSHOOT: Final = 3 * BATCH
+FREE_PORT_TRIES: Final = 10  # one that is free on one address is seldom in use on the next
 RACE_DELAY: Final = 0.25  # seconds before the other address family is tried too (RFC 8305 section 8)
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 # A peer that is gone without a word is noticed after 60 s idle and 4 probes 15 s apart.
@@ -103,6 +104,16 @@ def parse_host(text: str) -> str:
     raise UsageError(f"'{text}' is not a host: write {hint}")
 
 
+def parse_local_host(text: str) -> str:
+    """An address to listen on, where no port follows it: `*` is all addresses, and IPv6 needs no brackets.
+
+    Raises UsageError.
+    """
+    if text == "*":
+        return "::"
+    return text if _is_ip(text, 6) else parse_host(text)
+
+
 def _is_name(host: str) -> bool:
     """Whether a resolver can be asked for `host`: no empty part of a name, and none over 63 characters."""
     try:
@@ -151,24 +162,60 @@ def forgets_to_pause(transport: asyncio.Transport) -> bool:
     return _FORGETFUL and type(transport).__module__ == "asyncio.selector_events"
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket, tuned; on both address families for `::`. Port 0 picks a free one.
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets, tuned: one for each address that `host` means, and one alone for `::`, which is all addresses.
 
-    Raises ListenFailed.
+    Port 0 picks a port that is free on all of them. Raises ListenFailed.
     """
     try:
-        if host == "::" and socket.has_dualstack_ipv6():
-            sock = socket.create_server(("", port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True)
-        else:
-            found = socket.getaddrinfo("0.0.0.0" if host == "::" else host, port, type=socket.SOCK_STREAM)
-            family, _, _, _, address = found[0]
-            sock = socket.create_server((str(address[0]), port), family=family, backlog=BACKLOG)
+        places = _local_addresses(host)
+        for _ in range(FREE_PORT_TRIES if port == 0 else 0):
+            try:
+                return _bind_all(places, port)
+            except OSError as exc:
+                if exc.errno != errno.EADDRINUSE:
+                    raise
+        return _bind_all(places, port)
     except OSError as exc:
         hint = _LISTEN_HINTS.get(exc.errno or 0, "")
         raise ListenFailed(f"cannot listen on {Address(host, port)}: {why(exc)}{hint}") from exc
-    tune(sock)
-    sock.setblocking(False)
-    return sock
+
+
+def _local_addresses(host: str) -> list[tuple[int, tuple[Any, ...]]]:
+    """(family, address with port 0) of each place that `host` means. Raises OSError."""
+    if host == "::" and socket.has_dualstack_ipv6():
+        return [(socket.AF_INET6, ("::", 0))]
+    found = socket.getaddrinfo("0.0.0.0" if host == "::" else host, 0, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+
+
+def _bind_all(places: Sequence[tuple[int, tuple[Any, ...]]], port: int) -> list[socket.socket]:
+    """Listen at all places, on the same port. Those of a name that this machine lacks are left out, unless all are."""
+    listening: list[socket.socket] = []
+    missing: OSError | None = None
+    try:
+        for family, (address, _, *scope) in places:
+            both = (family, address) == (socket.AF_INET6, "::") and len(places) == 1 and not scope
+            try:
+                sock = socket.create_server(
+                    (address, port, *scope), family=family, backlog=BACKLOG, dualstack_ipv6=both
+                )
+            except OSError as exc:
+                if exc.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+                missing = exc  # `localhost` names ::1 also where there is no IPv6
+                continue
+            listening.append(sock)
+            port = sock.getsockname()[1]
+            tune(sock)
+            sock.setblocking(False)
+        if not listening and missing is not None:
+            raise missing
+    except OSError:
+        for sock in listening:
+            sock.close()
+        raise
+    return listening
 
 
 async def accept(make_protocol: Callable[[], asyncio.BaseProtocol], sock: socket.socket) -> asyncio.Server:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry
@@ -28,10 +28,10 @@ def health(request: Request, readiness: Readiness) -> Response | None:
 
 
 class AdminServer:
-    """Serves the admin port on `sock`."""
+    """Serves the admin port on listening sockets."""
 
-    def __init__(self, sock: socket.socket, registry: CollectorRegistry, readiness: Readiness) -> None:
-        self._server = HttpServer(sock, self._answer)
+    def __init__(self, socks: Sequence[socket.socket], registry: CollectorRegistry, readiness: Readiness) -> None:
+        self._server = HttpServer(socks, self._answer)
         self._registry = registry
         self._readiness = readiness
 

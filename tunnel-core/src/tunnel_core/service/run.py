@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -17,6 +18,7 @@ from typing import Any, Final, Protocol
 from ..errors import TunnelError
 from . import logs
 
+_TOKEN: Final = re.compile(r"\beyJ[\w.-]{20,}")
 MANY_DESCRIPTORS: Final = 1 << 20  # more than any service here can use
 
 if sys.platform != "win32":
@@ -157,7 +159,8 @@ def command(main: Callable[[list[str]], int]) -> None:
     try:
         code = main(sys.argv[1:])
     except TunnelError as exc:
-        print(f"{os.path.basename(sys.argv[0])}: {exc}", file=sys.stderr)
+        # A token in the wrong place would be quoted as what is wrong.
+        print(f"{os.path.basename(sys.argv[0])}: {_TOKEN.sub('eyJ…', str(exc))}", file=sys.stderr)
         code = exc.exit_code
     except KeyboardInterrupt:
         code = 1

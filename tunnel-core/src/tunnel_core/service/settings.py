@@ -193,7 +193,7 @@ class _Parser(argparse.ArgumentParser):
                 known.update(*(command._option_string_actions for command in action.choices.values()))  # noqa: SLF001
         for word in args:
             if word.startswith("--") and word.partition("=")[0] not in known:
-                self.error(f"unrecognized arguments: {word}")
+                self.error(f"unrecognized arguments: {word.partition('=')[0]}")  # its value may be a token
         return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
