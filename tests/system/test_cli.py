@@ -66,8 +66,7 @@ SAMPLES: dict[str, dict[str, tuple[str, Any]]] = {
         "failed_login_refill": ("0.25s", 0.25),
         "trusted_proxy": ("192.0.2.0/24 2001:db8::/32", ("192.0.2.0/24", "2001:db8::/32")),
         "client_address_header": ("Fly-Client-IP", "Fly-Client-IP"),
-        "max_waiting": ("13", 13),
-        "max_waiting_per_tunnel": ("14", 14),
+        "max_waiting_memory": ("1MiB", 1 << 20),
     },
     "host-agent": AGENTS | {
         "tunnel": (
@@ -242,7 +241,7 @@ BAD: list[tuple[str, tuple[str, ...], str]] = [
     ("relay", ("--wait", "2m"), "--wait: '2m' is not a duration from 0 to 60 seconds"),
     ("relay", ("--max-header", "many"), "--max-header: 'many' is not a size: write bytes, or a number and KiB"),
     ("relay", ("--max-header", "1GiB"), "--max-header: '1GiB' is not a size from 1KiB to 1MiB"),
-    ("relay", ("--max-waiting", "0"), "--max-waiting: '0' is not a number from 1 to 1000000"),
+    ("relay", ("--max-legs-per-token", "0"), "--max-legs-per-token: '0' is not a number from 1 to 1000000"),
     ("relay", ("--trusted-proxy", "home"), "--trusted-proxy: 'home' is not a network: write one like 192.0.2.0/24"),
     ("relay", ("--secret", "x" * 31), "a secret must have 32 bytes or more"),
     ("relay", ("--secret-file", "/nowhere"), "cannot read /nowhere: No such file or directory"),

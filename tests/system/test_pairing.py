@@ -13,14 +13,16 @@ from client_agent import tunnel as client_tunnel
 from host_agent import service as host_service
 from host_agent.service import HostAgent
 from host_agent.tunnel import MOST_WARM, HostTunnel
-from support.apps import Handler, close, connect, echo, exchange, serve, until
+from support.apps import Handler, close, connect, echo, exchange, reset, serve, until
 from support.peer import Peer
-from support.system import System
+from support.system import System, bearer, token
 from support.wire import Wire
 from tunnel_core.net import liveness
-from tunnel_core.protocol.endpoints import new_id
+from tunnel_core.protocol.endpoints import Role, new_id
 from tunnel_core.protocol.identity import instance_of
+from tunnel_core.service.settings import Secret
 from tunnel_relay import pairing
+from tunnel_relay.limits import SPARE_RESUMES
 
 
 def says(word: bytes) -> Handler:
@@ -98,38 +100,109 @@ async def test_a_client_that_waits_in_vain_is_reset(loop_factory: Any) -> None:
         assert refused["reason"] == closed["reason"]
 
 
-@pytest.mark.parametrize("bounds", [{"max_waiting": 3}, {"max_waiting_per_tunnel": 3}], ids=str)
-async def test_who_waits_is_bounded(loop_factory: Any, bounds: dict[str, int]) -> None:
-    """One too many is told so at once, v1 or raw; the others go on waiting."""
-    async with serve(echo) as target, System(**bounds) as system, contextlib.AsyncExitStack() as stack:
-        raw = [await stack.enter_async_context(await system.dial("client")) for _ in range(3)]
-        await until(lambda: system.relay.pairing.waiting == 3)
-        async with await system.dial("client") as turned_away:
+MEMORY = 256 * 1024  # a token's share of it is 64 KiB
+TOO_MUCH = "too much waits for hosts: try again"
+
+
+@pytest.mark.parametrize("v1", [False, True], ids=["raw", "v1"])
+async def test_what_waits_is_bounded(loop_factory: Any, v1: bool) -> None:
+    """A client that sends more than its token's share is told so at once; all others go on waiting, and are served."""
+    async with serve(echo) as target, System(max_waiting_memory=MEMORY) as system, contextlib.AsyncExitStack() as stack:
+        mine, theirs = bearer("client"), bearer("client")
+        waiting = []
+        for number, headers in enumerate((mine, theirs), 1):
+            peer = await stack.enter_async_context(await Peer.dial(system.relay.port, "/client/mc", headers))
+            await peer.send(bytes(60_000))
+            await until(lambda: system.relay._limits._held == number * 60_000)
+            waiting.append(peer)
+        async with await Peer.dial(system.relay.port, "/client/mc", mine, v1=v1) as turned_away:
+            stream = await opens(turned_away) if v1 else ""
+            await turned_away.send(bytes(10_000))
+            if v1:
+                expected = {"type": "refused", "stream": stream, "reason": TOO_MUCH, "retry": True}
+                assert await turned_away.heard() == expected
             close_frame = await turned_away.closed()
-            assert (close_frame.code, close_frame.reason) == (
-                1013,
-                "too many clients wait for this tunnel: try again",
-            )
-        async with await system.dial("client", v1=True) as turned_away:
-            stream = await opens(turned_away)
-            assert await turned_away.heard() == {
-                "type": "refused",
-                "stream": stream,
-                "reason": "too many clients wait for this tunnel: try again",
-            }
-            assert (await turned_away.closed()).code == 1013
-        assert system.relay.pairing.waiting == 3
+            assert (close_frame.code, close_frame.reason) == (1013, TOO_MUCH)
+            assert system.relay._limits._held == 120_000
+            assert system.relay.pairing.waiting == 2
         await system.host({"mc": target})
-        for peer in raw:
-            await peer.send(b"hello")
-            assert await peer.data(5) == b"hello"
+        for peer in waiting:
+            assert await peer.data(60_000) == bytes(60_000)
+        assert system.relay._limits._held == 0
 
 
-async def test_waiting_clients_do_not_keep_others_from_their_host(loop_factory: Any) -> None:
-    """The bound is for those who wait: who can be served is, in this tunnel and in others."""
-    async with System(max_waiting=2) as system, contextlib.AsyncExitStack() as stack:
-        for _ in range(2):
-            await stack.enter_async_context(await system.dial("client", "db"))
+async def test_what_waited_with_a_client_that_leaves_is_let_go(loop_factory: Any) -> None:
+    """Also with a raw host that spoke before there was a client."""
+    async with System() as system:
+        roles: tuple[Role, ...] = ("client", "host")
+        for role in roles:
+            async with await system.dial(role) as peer:
+                await peer.send(bytes(60_000))
+                await until(lambda: system.relay._limits._held == 60_000)
+            await until(lambda: system.relay._limits._held == 0)
+
+
+async def test_resumes_that_wait_in_vain_keep_nobody_out(loop_factory: Any) -> None:
+    """They count as streams of their token, and take no place from the tunnel's other clients."""
+    async with (
+        serve(echo) as target,
+        System(max_streams_per_token=2, max_legs_per_token=50) as system,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        mine = bearer("client")
+
+        async def resumes() -> Peer:
+            peer = await Peer.dial(system.relay.port, "/client/mc", mine, v1=True)
+            stack.push_async_callback(close, peer.writer)
+            await peer.say("resume", stream=new_id(), proof=new_id(), instance=new_id(), attempt=1, received=0)
+            return peer
+
+        most = 2 * 2 + SPARE_RESUMES
+        for number in range(most):
+            await resumes()
+            await until(lambda: system.relay.pairing.waiting == number + 1)
+        close_frame = await (await resumes()).closed()
+        assert (close_frame.code, close_frame.reason) == (1013, "too many streams with this token")
+        other = await system.client("mc", warm=1)
+        waiting = [asyncio.create_task(exchange(other.ports[0], 1000, seed)) for seed in range(2)]
+        await until(lambda: system.relay.pairing.waiting == most + 2)
+        await system.host({"mc": target})
+        await asyncio.gather(*waiting)
+
+
+async def test_a_flood_of_short_connections_is_served(loop_factory: Any) -> None:
+    """More at once than the relay lets one token have streams: they take turns, and none is reset."""
+    async with serve(echo) as target, System(max_streams_per_token=8) as system:
+        await system.host({"mc": target})
+        client = await system.client("mc", token=Secret(token("client")), secret=Secret())
+        await asyncio.gather(*(exchange(client.ports[0], 2000, seed) for seed in range(40)))
+        assert "too many streams with this token" in {line["reason"] for line in system.events("client refused")}
+        assert {line["outcome"] for line in system.events("stream closed")} == {"finished"}
+
+
+async def test_a_connection_that_ends_while_it_is_turned_away(loop_factory: Any) -> None:
+    """It is not opened again."""
+    async with serve(echo) as target, System(max_streams_per_token=1) as system:
+        await system.host({"mc": target})
+        client = await system.client("mc", token=Secret(token("client")), secret=Secret())
+        reader, writer = await connect(client.ports[0])
+        writer.write(b"first")
+        assert await reader.readexactly(5) == b"first"
+        second = await connect(client.ports[0])
+        second[1].write(b"second")
+        await until(lambda: system.events("client refused"))
+        reset(second[1])
+        await until(lambda: len(list(client.carried())) == 1)
+        await close(writer)
+        await until(lambda: not list(client.carried()))
+        assert len(system.events("stream opened")) == 2, "one, at both agents"
+
+
+async def test_waiting_clients_keep_nobody_from_a_host(loop_factory: Any) -> None:
+    """Who can be served at once is, however much waits for other hosts."""
+    async with System(max_waiting_memory=MEMORY) as system, contextlib.AsyncExitStack() as stack:
+        waiting = await stack.enter_async_context(await system.dial("client", "db"))
+        await waiting.send(bytes(60_000))
         host = await stack.enter_async_context(await system.dial("host"))
         client = await stack.enter_async_context(await system.dial("client"))
         await client.send(b"hello")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import functools
+import random
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 # Seconds for each step of opening: a leg to the relay, the pairing (the relay lets a client
 # wait 10 s for its host), the target's answer (the host-agent gives it 10 s).
 OPEN_TIMEOUT: Final = 15.0
+# Seconds until a stream that the relay had no room for is opened again: twice as long each time.
+MIN_RETRY: Final = 0.05
+MAX_RETRY: Final = 1.0
 RESUMED_TIMEOUT: Final = 5.0  # seconds for the answer to `resume`; then the leg counts as dead
 # Legs that one stream may ask for at once when it loses them, and the seconds until it may ask for
 # one more: a network that cuts every second does no harm, a host that ends every leg at once neither.
@@ -54,6 +58,7 @@ class Session:
         self.leg: ClientLeg | None = None
         self.candidate: ClientLeg | None = None
         self._begun = time.monotonic()
+        self._retries = 0  # how often the relay had no room
         self._pace = Pace(LEGS_AT_ONCE, NEXT_LEG)
         self._lost_at: float | None = None  # when it lost its leg, while it has none
         self._step: asyncio.TimerHandle | None = None  # of an answer that is awaited
@@ -90,8 +95,16 @@ class Session:
         if self._agent.is_full:
             self._give_up(f"no descriptors for over {self._agent.max_streams} streams: raise the limit (ulimit -n)")
             return
+        self._ask_for_first_leg()
+
+    def _ask_for_first_leg(self) -> None:
         if not self._tunnel.want_leg(self, Kind.ANY):
-            self._arm(OPEN_TIMEOUT, lambda: self._give_up("no leg to the relay in time"))
+            self._arm(self._left_to_open, lambda: self._give_up("no leg to the relay in time"))
+
+    @property
+    def _left_to_open(self) -> float:
+        """Seconds in which the relay must have taken the stream."""
+        return max(0.0, self._begun + OPEN_TIMEOUT - time.monotonic())
 
     def take(self, leg: ClientLeg) -> None:
         """Use `leg`: to open the stream, or to resume it."""
@@ -117,6 +130,8 @@ class Session:
             return
         elif isinstance(message, Paired) and message.raw:
             self._become_raw(leg)
+        elif isinstance(message, Refused) and message.retry and not stream.instance:
+            self._turned_away(leg, message)
         elif isinstance(message, Refused) and message.instance and not stream.instance:
             stream.passed_on(message.instance)  # by an earlier leg: carry on there
             leg.lost(message.reason)
@@ -215,6 +230,28 @@ class Session:
         self._arm(OPEN_TIMEOUT, lambda: leg.lost(f"no answer to open within {OPEN_TIMEOUT:g} s"))
         stream.open(leg)
         stream.instance = leg.instance
+
+    def _turned_away(self, leg: ClientLeg, message: Refused) -> None:
+        """The relay has no room for the stream now, and has passed nothing on: open it again a little later."""
+        stream = self.stream
+        assert isinstance(stream, ClientStream), "raw streams are open"
+        wait = min(MAX_RETRY, MIN_RETRY * 2**self._retries) * random.uniform(0.5, 1)
+        self._retries += 1
+        if wait > self._left_to_open or not stream.lost_unpaired(leg.id, told=True):
+            stream.on_message(message)
+            return
+        self.leg = None
+        stream.link_lost()
+        leg.detach()
+        leg.session = None
+        leg.close(CloseCode.NORMAL)
+        self._arm(wait, self._retry)
+
+    def _retry(self) -> None:
+        if isinstance(self.stream, ClientStream) and self.stream.phase is Phase.OPENING:
+            self._ask_for_first_leg()
+        else:
+            self._give_up("")  # the local connection broke meanwhile
 
     def _opened(self) -> None:
         self._live = True

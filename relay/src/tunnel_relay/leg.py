@@ -109,8 +109,9 @@ class RelayLeg(Leg):
                 return
             if self.asked is None:
                 self.asked = message
-                self._hold(payload, text=True)
+                self._held.append(_Text(payload))
                 self._pairing.seek(self, message)
+                self._waits_with(len(payload))
                 return
         if self.peer is not None:
             self._pass_on(payload, message)
@@ -120,6 +121,7 @@ class RelayLeg(Leg):
             self.violated(CloseCode.POLICY_VIOLATION, "a message before the leg was paired")
 
     def on_end(self, code: int, reason: str) -> None:
+        self._let_go()
         peer = self.peer
         self._pairing.leg_ended(self, code, reason)
         if peer is None:
@@ -167,10 +169,11 @@ class RelayLeg(Leg):
         for leg in (self, peer):
             leg.pass_on_held()
 
-    def refuse(self, reason: str, code: int, instance: str = "") -> None:
+    def refuse(self, reason: str, code: int, *, instance: str = "", retry: bool = False) -> None:
         """Turn this client away, with what it asked for; `instance` is where it may find that."""
+        self._let_go()
         if isinstance(self.asked, Open):
-            self.send_text(encode(Refused(self.asked.stream, reason, instance)))
+            self.send_text(encode(Refused(self.asked.stream, reason, instance, retry)))
         if self.peer is None:
             self.close(code, reason)
         else:
@@ -186,14 +189,25 @@ class RelayLeg(Leg):
 
     def _hold(self, payload: bytes, *, text: bool) -> None:
         self._held.append(_Text(payload) if text else payload)
-        self._held_size += len(payload)
+        self._waits_with(len(payload))
+
+    def _waits_with(self, size: int) -> None:
+        """`size` bytes more are held, unless the leg was paired or turned away meanwhile."""
+        if self.peer is not None or not self.open or not self._pairing.may_hold(self, size):
+            return
+        self._held_size += size
         if self._held_size > EARLY_DATA:
             self.pause_reading()
 
+    def _let_go(self) -> list[bytes]:
+        """Hold nothing any more. Returns what was held."""
+        self._pairing.let_go(self, self._held_size)
+        held, self._held, self._held_size = self._held, [], 0
+        return held
+
     def pass_on_held(self) -> None:
         """Give the peer what came before there was one."""
-        held, self._held = self._held, []
-        for payload in held:
+        for payload in self._let_go():
             if not isinstance(payload, _Text):
                 self.on_data((payload,), len(payload))
             elif self.peer is not None:

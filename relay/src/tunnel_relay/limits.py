@@ -19,6 +19,8 @@ from .settings import RelaySettings
 
 REMEMBERED: Final = 10_000  # addresses whose failed logins are counted: 2 MB; the oldest go first
 RETRY_AFTER: Final = 5  # seconds: what is full may have room again soon
+SPARE_RESUMES: Final = 8  # legs that died without a word count until that is noticed, and a token may have few streams
+SHARES: Final = 4  # nobody gets more than this part of the memory for what waits: 250 streams' early data, by default
 
 
 class FailedLogins:
@@ -55,6 +57,8 @@ class Limits:
         self._by_token: Counter[str] = Counter()
         self._by_address: Counter[str] = Counter()
         self._streams: Counter[str] = Counter()  # client legs that carry, or wait to, by token
+        self._held = 0  # bytes that wait with legs for their pairing
+        self._held_by: Counter[str] = Counter()
         self._failed = FailedLogins(settings.max_failed_logins, settings.failed_login_refill)
 
     def login_failed(self, address: str, now: float) -> int:
@@ -73,11 +77,16 @@ class Limits:
         if grant is not None and self._by_token[grant.id] >= settings.max_legs_per_token:
             raise Denied(HTTPStatus.TOO_MANY_REQUESTS, "too many legs with this token", "legs-per-token", RETRY_AFTER)
 
-    def may_stream(self, grant: Grant | None) -> bool:
+    def may_open(self, grant: Grant | None) -> bool:
         """Whether this token may have one stream more."""
-        if grant is None:
-            return True
-        return self._streams[grant.id] < (grant.streams or self._settings.max_streams_per_token)
+        return grant is None or self._streams[grant.id] < self._streams_of(grant)
+
+    def may_resume(self, grant: Grant | None) -> bool:
+        """Whether this token may have one more leg that resumes. A stream that moves has two legs for a while."""
+        return grant is None or self._streams[grant.id] < 2 * self._streams_of(grant) + SPARE_RESUMES
+
+    def _streams_of(self, grant: Grant) -> int:
+        return grant.streams or self._settings.max_streams_per_token
 
     def add_stream(self, grant: Grant | None) -> None:
         if grant is not None:
@@ -86,6 +95,21 @@ class Limits:
     def remove_stream(self, grant: Grant | None) -> None:
         if grant is not None:
             _take(self._streams, grant.id)
+
+    def hold(self, owner: str, size: int) -> bool:
+        """Count `size` bytes that wait with a leg of `owner`: False, and not counted, if that is too much."""
+        most = self._settings.max_waiting_memory
+        if self._held + size > most or self._held_by[owner] + size > most // SHARES:
+            return False
+        self._held += size
+        self._held_by[owner] += size
+        return True
+
+    def let_go(self, owner: str, size: int) -> None:
+        """`size` bytes that were counted by `hold` wait no longer."""
+        if size:
+            self._held -= size
+            _take(self._held_by, owner, size)
 
     def add_leg(self, address: str, grant: Grant | None) -> None:
         self._legs += 1
@@ -100,7 +124,12 @@ class Limits:
             _take(self._by_token, grant.id)
 
 
-def _take(counts: Counter[str], key: str) -> None:
-    counts[key] -= 1
+def owner(grant: Grant | None, address: str) -> str:
+    """Whose the legs are that came with this token, or, where no tokens are asked for, from this address."""
+    return grant.id if grant is not None else address_key(address)
+
+
+def _take(counts: Counter[str], key: str, count: int = 1) -> None:
+    counts[key] -= count
     if not counts[key]:
         del counts[key]

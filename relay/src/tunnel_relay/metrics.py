@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # not risen, to an alert.
 WATCHED: Final = (
     *("no-token", "bad-token", "revoked", "not-allowed", "failed-logins"),
-    *("legs", "legs-per-address", "legs-per-token", "streams-per-token", "handshakes", "too-many-waiting"),
+    *("legs", "legs-per-address", "legs-per-token", "streams-per-token", "handshakes", "waiting-memory"),
     "no-host",
 )
 

@@ -14,12 +14,13 @@ from tunnel_core.service.logs import Throttle
 from .access import Access
 from .history import History
 from .leg import RelayLeg
-from .limits import Limits
+from .limits import Limits, owner
 from .metrics import RelayMetrics
 from .registry import Registry
 from .settings import RelaySettings
 
 NO_HOST: Final = "no host-agent offers this tunnel now"
+TOO_MANY_STREAMS: Final = "too many streams with this token"
 REMEMBER: Final = 120.0  # seconds for which it is known what became of a client leg: twice a resume window
 MOST_REMEMBERED: Final = 20_000  # legs: 8 MB
 
@@ -61,8 +62,8 @@ class Pairing:
             client = self._registry.add_host(leg, leg.tunnel, leg.instance)
             if client is not None:
                 self._pair(client, leg)
-        elif not leg.v1 and not self._limits.may_stream(leg.grant):
-            self._refuse(leg, "streams-per-token", "too many streams with this token")
+        elif not leg.v1 and not self._limits.may_open(leg.grant):
+            self._refuse(leg, "streams-per-token", TOO_MANY_STREAMS)
         elif not leg.v1:
             self._seek(leg, "")
 
@@ -81,8 +82,11 @@ class Pairing:
                 return False
             if self._access.expired(leg.grant):
                 return self._refuse_stream(leg, message, "expired", "the token has expired: ask for a new one")
-            if leg.asked is None and not self._limits.may_stream(leg.grant):
-                return self._refuse_stream(leg, message, "streams-per-token", "too many streams with this token")
+        may = self._limits.may_open if isinstance(message, Open) else self._limits.may_resume
+        if leg.asked is None and not may(leg.grant):
+            leg.asked = message
+            self._refuse(leg, "streams-per-token", TOO_MANY_STREAMS, retry=True)
+            return False
         if isinstance(message, Open):
             self._log.info(
                 "stream opening", tunnel=leg.tunnel, stream=message.stream, client=leg.address, subject=leg.subject
@@ -105,7 +109,7 @@ class Pairing:
 
     def _refuse_stream(self, leg: RelayLeg, message: Open, label: str, reason: str, instance: str = "") -> bool:
         leg.asked = message
-        self._refuse(leg, label, reason, CloseCode.POLICY_VIOLATION, instance)
+        self._refuse(leg, label, reason, CloseCode.POLICY_VIOLATION, instance=instance)
         return False
 
     def seek(self, leg: RelayLeg, message: Open | Resume) -> None:
@@ -118,27 +122,45 @@ class Pairing:
         host = self._registry.add_client(leg, leg.tunnel, instance)
         if host is not None:
             self._pair(leg, host)
-        elif (
-            self._registry.waiting > self.settings.max_waiting
-            or self._registry.waiting_in(leg.tunnel) > self.settings.max_waiting_per_tunnel
-        ):
-            self._registry.remove(leg, leg.tunnel, leg.instance)
-            self._refuse(leg, "too-many-waiting", "too many clients wait for this tunnel: try again")
         else:
             timer = asyncio.get_running_loop().call_later(self.settings.wait, self._waited, leg)
             self._waits[leg] = timer, time.monotonic()
 
+    def may_hold(self, leg: RelayLeg, size: int) -> bool:
+        """Whether `leg` may wait with `size` bytes more. Turns it away if not."""
+        if self._limits.hold(owner(leg.grant, leg.address), size):
+            return True
+        self._stop_waiting(leg)
+        self._refuse(leg, "waiting-memory", "too much waits for hosts: try again", retry=True)
+        return False
+
+    def let_go(self, leg: RelayLeg, size: int) -> None:
+        """`leg` has `size` bytes less that wait."""
+        self._limits.let_go(owner(leg.grant, leg.address), size)
+
     def _waited(self, leg: RelayLeg) -> None:
-        self._registry.remove(leg, leg.tunnel, leg.instance)
-        self._waits.pop(leg, None)
+        self._stop_waiting(leg)
         self._refuse(leg, "no-host", NO_HOST)
 
+    def _stop_waiting(self, leg: RelayLeg) -> None:
+        """`leg` is not to be paired any more."""
+        self._registry.remove(leg, leg.tunnel, leg.instance)
+        if leg in self._waits:
+            self._waits.pop(leg)[0].cancel()
+
     def _refuse(
-        self, leg: RelayLeg, label: str, reason: str, code: int = CloseCode.TRY_AGAIN_LATER, instance: str = ""
+        self,
+        leg: RelayLeg,
+        label: str,
+        reason: str,
+        code: int = CloseCode.TRY_AGAIN_LATER,
+        *,
+        instance: str = "",
+        retry: bool = False,
     ) -> None:
         self._metrics.refused(label)
         self._log.warning("client refused", tunnel=leg.tunnel, address=leg.address, reason=reason)
-        leg.refuse(reason, code, instance)
+        leg.refuse(reason, code, instance=instance, retry=retry)
 
     def _pair(self, client: RelayLeg, host: RelayLeg) -> None:
         waited = 0.0
@@ -159,9 +181,7 @@ class Pairing:
 
     def leg_ended(self, leg: RelayLeg, code: int, reason: str) -> None:
         """Nothing more comes from `leg`: it is not to be chosen."""
-        self._registry.remove(leg, leg.tunnel, leg.instance)
-        if leg in self._waits:
-            self._waits.pop(leg)[0].cancel()
+        self._stop_waiting(leg)
         if leg.sought:
             self._limits.remove_stream(leg.grant)
         self._history.ended(leg, time.monotonic())

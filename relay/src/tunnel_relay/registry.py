@@ -7,6 +7,7 @@ for longer than its pings allow is passed over.
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -19,31 +20,39 @@ class _Tunnel(Generic[L]):
 
     def __init__(self) -> None:
         self.hosts: OrderedDict[str, list[L]] = OrderedDict()  # by instance, next to be chosen first
-        self.clients: OrderedDict[L, str] = OrderedDict()  # leg → the instance it needs, or ""
+        # By the instance that they need, "" for any; each with its number in the order of coming, oldest first.
+        self.clients: dict[str, OrderedDict[L, int]] = {}
 
     def __bool__(self) -> bool:
         return bool(self.hosts or self.clients)
 
 
 class Registry(Generic[L]):
-    """`doubtful` says of a host leg whether it is better not chosen now."""
+    """`doubtful` says of a host leg whether it is better not chosen now.
+
+    To pair a leg costs the same however many clients wait.
+    """
 
     def __init__(self, doubtful: Callable[[L], bool]) -> None:
         self._doubtful = doubtful
         self._tunnels: dict[str, _Tunnel[L]] = {}
-        self.waiting = 0  # clients, in all tunnels
+        self._needs: dict[L, str] = {}  # of each client that waits: the instance that it needs, or ""
+        self._came = itertools.count()
+
+    @property
+    def waiting(self) -> int:
+        """Clients that wait, in all tunnels."""
+        return len(self._needs)
 
     def waiting_for(self, tunnel: str, instance: str) -> int:
         """Clients of `tunnel` that a leg of `instance` would serve."""
         known = self._tunnels.get(tunnel)
-        if known is None:
-            return 0
-        return sum(1 for needed in known.clients.values() if needed in ("", instance))
+        return sum(len(known.clients.get(needed, ())) for needed in {"", instance}) if known is not None else 0
 
     def waiting_in(self, tunnel: str) -> int:
         """Clients of `tunnel` that wait."""
         known = self._tunnels.get(tunnel)
-        return len(known.clients) if known is not None else 0
+        return sum(map(len, known.clients.values())) if known is not None else 0
 
     def host_legs(self, tunnel: str) -> int:
         """Host legs of `tunnel` that wait."""
@@ -53,11 +62,12 @@ class Registry(Generic[L]):
     def add_host(self, leg: L, tunnel: str, instance: str) -> L | None:
         """A host leg arrived: the client to pair it with, or None: it waits."""
         known = self._tunnels.setdefault(tunnel, _Tunnel())
-        for client, needed in known.clients.items():
-            if needed in ("", instance):
-                self._drop_client(known, client)
-                self._tidy(tunnel, known)
-                return client
+        first = [next(iter(queue.items())) for needed in {"", instance} if (queue := known.clients.get(needed))]
+        if first:
+            client, _ = min(first, key=lambda item: item[1])
+            self._drop_client(known, client)
+            self._tidy(tunnel, known)
+            return client
         known.hosts.setdefault(instance, []).append(leg)
         return None
 
@@ -71,8 +81,8 @@ class Registry(Generic[L]):
                     known.hosts.move_to_end(candidate)
                 self._tidy(tunnel, known)
                 return host
-        known.clients[leg] = instance
-        self.waiting += 1
+        known.clients.setdefault(instance, OrderedDict())[leg] = next(self._came)
+        self._needs[leg] = instance
         return None
 
     def remove(self, leg: L, tunnel: str, instance: str) -> None:
@@ -80,7 +90,7 @@ class Registry(Generic[L]):
         known = self._tunnels.get(tunnel)
         if known is None:
             return
-        if leg in known.clients:
+        if leg in self._needs:
             self._drop_client(known, leg)
         legs = known.hosts.get(instance, [])
         if leg in legs:
@@ -100,8 +110,11 @@ class Registry(Generic[L]):
         return None
 
     def _drop_client(self, known: _Tunnel[L], leg: L) -> None:
-        del known.clients[leg]
-        self.waiting -= 1
+        needed = self._needs.pop(leg)
+        queue = known.clients[needed]
+        del queue[leg]
+        if not queue:
+            del known.clients[needed]
 
     def _tidy(self, tunnel: str, known: _Tunnel[L]) -> None:
         if not known:

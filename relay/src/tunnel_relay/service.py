@@ -56,12 +56,12 @@ class Relay:
         )
         self._metrics = RelayMetrics(registry, lambda: self.pairing.legs, lambda: self.pairing.waiting)
         self._access = Access(settings, self._log)
-        limits = Limits(settings)
+        self._limits = Limits(settings)
         self._quiet = logs.Throttle(self._log)
-        self.pairing = Pairing(settings, self._access, limits, self._monitor, self._metrics, self._quiet)
+        self.pairing = Pairing(settings, self._access, self._limits, self._monitor, self._metrics, self._quiet)
         addresses = ClientAddress(settings.trusted_proxy, settings.client_address_header)
         self._admission = Admission(
-            self._access, addresses, limits, self.pairing, self._metrics, self.readiness, self._quiet
+            self._access, addresses, self._limits, self.pairing, self._metrics, self.readiness, self._quiet
         )
         self._server = HttpServer(
             sockets.listen(settings.host, settings.port),

@@ -92,10 +92,13 @@ class RelaySettings(LogSettings):
     client_address_header: str = setting(
         "X-Forwarded-For", "header in which they give it; Forwarded is read by RFC 7239", parse=text, metavar="NAME"
     )
-    max_waiting: int = setting(
-        1000, "clients that may wait for hosts at once: 64 KiB each", parse=count(1, 1_000_000), metavar="N"
+    max_waiting_memory: int = setting(
+        64 << 20,
+        "bytes that clients may have sent while they wait for hosts; of one token a quarter",
+        parse=size(256 * 1024, 1 << 40),
+        metavar="SIZE",
+        shown="64MiB",
     )
-    max_waiting_per_tunnel: int = setting(100, "of them, for one tunnel", parse=count(1, 1_000_000), metavar="N")
 
     def check(self) -> None:
         """Raise UsageError if it is not said who may come in."""

@@ -6,10 +6,11 @@ from http import HTTPStatus
 from typing import Any
 
 import pytest
+from tunnel_core.protocol.control import EARLY_DATA
 from tunnel_core.protocol.tokens import Grant
 from tunnel_core.service.settings import Secret
 from tunnel_relay.access import Denied
-from tunnel_relay.limits import REMEMBERED, FailedLogins, Limits
+from tunnel_relay.limits import REMEMBERED, SHARES, SPARE_RESUMES, FailedLogins, Limits
 from tunnel_relay.settings import RelaySettings
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"
@@ -82,13 +83,53 @@ def test_streams_of_a_token() -> None:
     few, many, nobody = grant(1, streams=1), grant(2), None
     for of, allowed in ((few, 1), (many, 2), (nobody, 10)):
         for _ in range(allowed):
-            assert limit.may_stream(of)
+            assert limit.may_open(of)
             limit.add_stream(of)
-    assert not limit.may_stream(few)
-    assert not limit.may_stream(many)
-    assert limit.may_stream(nobody)
+    assert not limit.may_open(few)
+    assert not limit.may_open(many)
+    assert limit.may_open(nobody)
     limit.remove_stream(few)
-    assert limit.may_stream(few)
+    assert limit.may_open(few)
+
+
+def test_resumes_of_a_token() -> None:
+    """All its streams may move at once, and some more than once; they count as its streams do."""
+    limit = limits(max_streams_per_token=5)
+    for _ in range(5):
+        limit.add_stream(grant())
+    for _ in range(5 + SPARE_RESUMES):
+        assert not limit.may_open(grant())
+        assert limit.may_resume(grant())
+        limit.add_stream(grant())
+    assert not limit.may_resume(grant())
+    assert limit.may_resume(None)
+    limit.remove_stream(grant())
+    assert limit.may_resume(grant())
+
+
+def test_what_waits_is_bounded_in_all_and_for_each() -> None:
+    """A quarter for one token; what is paired or leaves makes room; nothing is kept of who left."""
+    limit = limits(max_waiting_memory=400)
+    assert limit.hold("a", 60)
+    assert limit.hold("a", 40)
+    assert not limit.hold("a", 1)
+    assert all(limit.hold(name, 100) for name in "bcd")
+    assert not limit.hold("e", 1)
+    limit.let_go("a", 60)
+    assert limit.hold("e", 60)
+    assert not limit.hold("a", 1)
+    for name, size in (("a", 40), ("b", 100), ("c", 100), ("d", 100), ("e", 60), ("f", 0)):
+        limit.let_go(name, size)
+    assert not limit._held
+    assert not limit._held_by
+
+
+def test_defaults_fit_each_other() -> None:
+    """Every stream that a token may have can wait with all the data that it may send at once, and move."""
+    settings = RelaySettings(secret=Secret("x" * 32))
+    assert settings.max_waiting_memory // SHARES >= settings.max_streams_per_token * (EARLY_DATA + 1024)
+    assert settings.max_legs_per_token >= 2 * settings.max_streams_per_token
+    assert settings.max_legs_per_address >= settings.max_legs_per_token
 
 
 # Failed logins.

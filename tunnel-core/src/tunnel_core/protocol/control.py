@@ -70,12 +70,14 @@ class Accepted(_Message):
 class Refused(_Message):
     """host or relay → client: the stream cannot be opened.
 
-    `instance`, from the relay alone: because a leg that it `replaces` has brought it to that host.
+    From the relay alone, which then has passed nothing on: `instance`, because a leg that it
+    `replaces` has brought it to that host; `retry`, because there is no room for it now.
     """
 
     stream: Id
     reason: Text
     instance: OptionalId = ""
+    retry: bool = False
 
 
 class Ack(_Message):
