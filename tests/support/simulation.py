@@ -11,7 +11,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from tunnel_core.protocol.control import Message, Open, Paired, Refused, Resume, encode, to_client, to_host
+from tunnel_core.protocol.control import Message, Open, Paired, Refused, Resume, Unknown, encode, to_client, to_host
 from tunnel_core.protocol.endpoints import new_id
 from tunnel_core.protocol.replay import ReplayMemory
 from tunnel_core.protocol.resume import ClientStream, HostStream, HostStreams, Refusal
@@ -198,7 +198,9 @@ class Simulation:
         """The next item of `leg` arrives at the client."""
         item = leg.to_client.popleft()
         if not isinstance(item, bytes):
-            item = to_client(encode(item))
+            decoded = to_client(encode(item))
+            assert not isinstance(decoded, Unknown)
+            item = decoded
         if leg is self.candidate:
             if isinstance(item, Paired):
                 return
@@ -283,6 +285,7 @@ class Simulation:
                 leg.stream.link_data((item,), len(item))
             return
         message = to_host(encode(item))
+        assert not isinstance(message, Unknown)
         match message:
             case Open() if self.hosts.knows(message.stream):
                 link.send_message(Refused(message.stream, "this stream is known already"))

@@ -251,3 +251,19 @@ async def test_a_host_leg_must_show_an_instance_key(loop_factory: Any) -> None:
             assert answer.status == 400
             assert answer.text == "Tunnel-Instance-Key: 32 hexadecimal digits are needed\n"
         assert await refusals(system, "instance-key") == 5
+
+
+async def test_an_unknown_version_is_refused(loop_factory: Any) -> None:
+    """It never becomes a raw leg: 400, which says what the relay speaks. Beside v1 it is of no account."""
+    async with System() as system:
+        for role in ("host", "client"):
+            for offered in ("tcp-ws-tunnel.v2", "chat, tcp-ws-tunnel.v3"):
+                headers = bearer(role) | {"Sec-WebSocket-Protocol": offered}
+                answer = await get(system.relay.port, f"/{role}/mc", headers, upgrade=True)
+                assert (answer.status, answer.text) == (
+                    400, "this relay speaks tcp-ws-tunnel.v1 and no other version\n"
+                )  # fmt: skip
+        headers = bearer("client") | {"Sec-WebSocket-Protocol": "tcp-ws-tunnel.v2, tcp-ws-tunnel.v1"}
+        answer = await get(system.relay.port, "/client/mc", headers, upgrade=True)
+        assert (answer.status, answer.headers["sec-websocket-protocol"]) == (101, SUBPROTOCOL)
+        assert await refusals(system, "subprotocol") == 4

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 from support.apps import block, close, connect, echo, exchange, receive, reset, send, serve, until
+from support.metrics import Metrics
 from support.system import System
 from tunnel_core.net.sockets import Address
+from tunnel_core.protocol.endpoints import new_id
 
 MIB = 1 << 20
 
@@ -242,3 +244,36 @@ async def test_logs_name_an_ipv4_peer_as_such(loop_factory: Any) -> None:
         await until(lambda: len(system.events("stream closed")) == 2)
         names = {line["client"].rpartition(":")[0] for line in system.events("stream opened")}
         assert names == {"127.0.0.1", ""}  # the client's own address; the host is told one without a port
+
+
+async def test_unknown_messages_are_passed_on_and_ignored(loop_factory: Any) -> None:
+    """A newer peer's messages go through the relay whole and in order; agents ignore and count them."""
+    async with serve(echo) as target, System() as system:
+        host = await system.host({"mc": target}, admin_port=0)
+        async with await system.dial("client", v1=True) as client:
+            await client.say("hello", since=2)  # before there is anybody to pass it on to
+            stream = new_id()
+            await client.say("open", stream=stream, key=new_id(), window=65536)
+            await client.say("colour", shade={"deep": ["blue"]})
+            await client.send(b"data")
+            await client.say("colour", shade="red")
+            assert [(await client.heard())["type"] for _ in range(2)] == ["paired", "accepted"]
+            assert await client.data(4) == b"data"
+            assert host.admin is not None
+            unknown = (await Metrics.scrape(host.admin.port)).value("tunnel_agent_unknown_messages_total")
+            assert unknown == 2
+
+        async with await system.dial("host", tunnel="db", v1=True) as by_hand:
+            await by_hand.say("hello")
+            agent = await system.client("db", admin_port=0)
+            reader, writer = await connect(agent.ports[0])
+            paired, opened = await by_hand.heard(), await by_hand.heard()
+            assert (paired["type"], opened["type"]) == ("paired", "open")
+            await by_hand.say("colour")
+            await by_hand.say("accepted", stream=opened["stream"], window=65536)
+            await by_hand.say("colour")
+            await by_hand.send(b"data")
+            assert await reader.readexactly(4) == b"data"
+            assert agent.admin is not None
+            assert (await Metrics.scrape(agent.admin.port)).value("tunnel_agent_unknown_messages_total") == 2
+            reset(writer)

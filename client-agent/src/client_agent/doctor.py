@@ -10,7 +10,17 @@ from tunnel_core.agent import doctor
 from tunnel_core.agent.doctor import Failed, Say
 from tunnel_core.agent.leg import AgentLeg
 from tunnel_core.errors import TunnelError
-from tunnel_core.protocol.control import MIN_WINDOW, Accepted, Open, Paired, Refused, Reset, ToClient, to_client
+from tunnel_core.protocol.control import (
+    MIN_WINDOW,
+    Accepted,
+    Open,
+    Paired,
+    Refused,
+    Reset,
+    ToClient,
+    Unknown,
+    to_client,
+)
 from tunnel_core.protocol.endpoints import new_id
 from tunnel_core.protocol.frames import CloseCode
 
@@ -31,9 +41,9 @@ class ClientDoctor(doctor.Doctor):
 
     # What a leg asks of its owner.
 
-    def on_message(self, leg: AgentLeg[ToClient], message: ToClient) -> None:
+    def on_message(self, leg: AgentLeg[ToClient], message: ToClient | Unknown) -> None:
         decisive = isinstance(message, Accepted | Refused) or (isinstance(message, Paired) and message.raw)
-        if decisive and not self._answer.done():
+        if decisive and not isinstance(message, Unknown) and not self._answer.done():
             self._answer.set_result(message)
 
     def on_leg_end(self, leg: AgentLeg[ToClient], code: int, reason: str) -> None:

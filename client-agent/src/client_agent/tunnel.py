@@ -11,7 +11,7 @@ from tunnel_core.agent.leg import AgentLeg
 from tunnel_core.agent.pool import LegPool
 from tunnel_core.net.dialer import Dialed
 from tunnel_core.net.tcp import TcpConnection
-from tunnel_core.protocol.control import Goaway, Paired, ToClient, to_client
+from tunnel_core.protocol.control import Goaway, Paired, ToClient, Unknown, to_client
 from tunnel_core.protocol.frames import CloseCode
 
 from .session import Kind, Session
@@ -135,8 +135,11 @@ class ClientTunnel:
 
     # LegOwner
 
-    def on_message(self, leg: AgentLeg[ToClient], message: ToClient) -> None:
+    def on_message(self, leg: AgentLeg[ToClient], message: ToClient | Unknown) -> None:
         assert isinstance(leg, ClientLeg), "only such legs are made"
+        if isinstance(message, Unknown):
+            self.agent.metrics.unknown_messages.inc()
+            return
         if isinstance(message, Paired):
             leg.paired = True
             leg.instance = message.instance

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from tunnel_core.agent.leg import AgentLeg
 from tunnel_core.agent.pool import LegPool
-from tunnel_core.protocol.control import Goaway, Open, Paired, Refused, Resume, ToHost, to_host
+from tunnel_core.protocol.control import Goaway, Open, Paired, Refused, Resume, ToHost, Unknown, to_host
 from tunnel_core.protocol.frames import CloseCode
 from tunnel_core.protocol.raw import RawStream
 from tunnel_core.protocol.resume import HostStream, HostStreams, Refusal
@@ -83,11 +83,13 @@ class HostTunnel:
 
     # LegOwner
 
-    def on_message(self, leg: AgentLeg[ToHost], message: ToHost) -> None:
+    def on_message(self, leg: AgentLeg[ToHost], message: ToHost | Unknown) -> None:
         assert isinstance(leg, HostLeg), "only such legs are made"
         match message:
             case Paired():
                 self._on_paired(leg, message)
+            case Unknown():
+                self.agent.metrics.unknown_messages.inc()
             case Goaway():
                 leg.leaving = True
                 if not leg.paired:

@@ -11,6 +11,7 @@ from tunnel_core.protocol.endpoints import (
     INSTANCE_KEY_HEADER,
     LEG_HEADER,
     PROBE,
+    PROTOCOL_FAMILY,
     SUBPROTOCOL,
     Role,
     is_id,
@@ -93,6 +94,8 @@ class Admission:
             return Upgrade(functools.partial(self._probe, tunnel, address, grant), SUBPROTOCOL, told)
         subject = grant.subject if grant is not None else ANYBODY
         v1 = SUBPROTOCOL in request.subprotocols
+        if not v1 and any(name.startswith(PROTOCOL_FAMILY) for name in request.subprotocols):
+            raise Denied(HTTPStatus.BAD_REQUEST, f"this relay speaks {SUBPROTOCOL} and no other version", "subprotocol")
         instance = _instance(request) if v1 and role == "host" else ""
 
         def make_leg() -> RelayLeg:

@@ -25,6 +25,7 @@ from tunnel_core.protocol.control import (
     Refused,
     Reset,
     Resume,
+    Unknown,
     encode,
     from_client,
     from_host,
@@ -117,7 +118,7 @@ class RelayLeg(Leg):
             self._pass_on(payload, message)
         elif self.asked is not None:
             self._hold(payload, text=True)
-        else:
+        elif not isinstance(message, Unknown):
             self.violated(CloseCode.POLICY_VIOLATION, "a message before the leg was paired")
 
     def on_end(self, code: int, reason: str) -> None:

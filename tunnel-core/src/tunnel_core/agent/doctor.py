@@ -82,7 +82,7 @@ class _ProbeLeg(Leg):
         except ProtocolViolation as exc:
             self.violated(exc.code, exc.reason)
             return
-        if not self.told.done():
+        if isinstance(told, Probed) and not self.told.done():
             self.told.set_result(told)
 
     def on_data(self, pieces: Sequence[memoryview | bytes], size: int) -> None:

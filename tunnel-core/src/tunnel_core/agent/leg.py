@@ -9,7 +9,7 @@ from ..errors import ProtocolViolation
 from ..net.leg import Leg
 from ..net.liveness import LegMonitor
 from ..net.tcp import TcpConnection
-from ..protocol.control import MAX_MESSAGE, Decoder, Message, encode
+from ..protocol.control import MAX_MESSAGE, Decoder, Message, Unknown, encode
 from ..protocol.frames import CloseCode
 from ..protocol.raw import RawStream
 from ..protocol.stream import HOLD_LINK, Stream
@@ -22,7 +22,7 @@ L_contra = TypeVar("L_contra", contravariant=True)
 class LegOwner(Protocol[L_contra, M_contra]):
     """Whoever acts on what a leg brings, apart from the bytes of its stream."""
 
-    def on_message(self, leg: L_contra, message: M_contra) -> None: ...
+    def on_message(self, leg: L_contra, message: M_contra | Unknown) -> None: ...
     def on_leg_end(self, leg: L_contra, code: int, reason: str) -> None:
         """Nothing more will come: the peer's close code, or 1006."""
 

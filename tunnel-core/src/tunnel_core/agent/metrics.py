@@ -130,6 +130,11 @@ class AgentMetrics:
             "tunnel_agent_replayed_bytes", "Bytes that resumes sent again.", registry=registry
         )
         self.dial_failures = Counter("tunnel_agent_dial_failures", "Dials of the relay that failed.", registry=registry)
+        self.unknown_messages = Counter(
+            "tunnel_agent_unknown_messages",
+            "Control messages of a type that this version does not know: the other end is newer.",
+            registry=registry,
+        )
         used = Gauge("tunnel_agent_replay_memory_bytes", "Memory kept for a resume.", registry=registry)
         used.set_function(lambda: memory.used)
         limit = Gauge("tunnel_agent_replay_memory_limit_bytes", "The most that may be kept.", registry=registry)

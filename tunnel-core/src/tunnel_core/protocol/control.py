@@ -1,13 +1,15 @@
 """Control messages (PROTOCOL.md, "Messages"): JSON in text frames of at most 4 KiB.
 
-The fields and their bounds stand in the types; who may say what stands in the four
-decoders at the end, one for each way that a message can travel.
+The fields and their bounds stand in the types; who may say what stands in the decoders at
+the end, one for each way that a message can travel. A message of a type that this version
+does not know decodes to Unknown: relays pass it on, agents ignore it (PROTOCOL.md,
+"Compatibility").
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Final, Generic, TypeVar
+from typing import Annotated, Final, Generic, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -148,12 +150,20 @@ class Probed(_Message):
     waiting: Count = 0
 
 
+class Unknown(Struct, gc=False):
+    """A message of a type that a later version may know."""
+
+    type: Annotated[str, Meta(min_length=1, max_length=40)]
+
+
 FromClient = Open | Resume | Ack | Fin | Reset
 FromHost = Accepted | Refused | Ack | Fin | Reset | Resumed | Gone
 ToClient = FromHost | Paired | Goaway
 ToHost = FromClient | Paired | Goaway
 Message = FromClient | FromHost | Paired | Goaway | Probed
 
+_KNOWN: Final = frozenset(kind.__struct_config__.tag for kind in get_args(Message))
+_decode_unknown: Final = msgspec.json.Decoder(Unknown).decode
 _M = TypeVar("_M")
 # The message as the payload of a text frame.
 encode: Final[Callable[[Message], bytes]] = msgspec.json.Encoder().encode
@@ -165,15 +175,22 @@ class Decoder(Generic[_M]):
     def __init__(self, kinds: object) -> None:
         self._decode = msgspec.json.Decoder(kinds).decode
 
-    def __call__(self, payload: bytes) -> _M:
+    def __call__(self, payload: bytes) -> _M | Unknown:
         """Decode one text frame's payload.
 
         Raises ProtocolViolation with code 1008: not JSON, not a message, a field out of
-        bounds, or a message that may not travel this way.
+        bounds, or a known message that may not travel this way.
         """
         try:
             message: _M = self._decode(payload)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            try:
+                unknown = _decode_unknown(payload)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                pass
+            else:
+                if unknown.type not in _KNOWN:
+                    return unknown
             raise ProtocolViolation(CloseCode.POLICY_VIOLATION, f"control message: {exc}"[:120]) from exc
         return message
 

@@ -10,7 +10,8 @@ Role = Literal["host", "client"]
 
 PROBE: Final = "/probe"  # before a leg's path: a connection for a doctor
 
-SUBPROTOCOL: Final = "tcp-ws-tunnel.v1"
+PROTOCOL_FAMILY: Final = "tcp-ws-tunnel."  # how the subprotocol of every version begins
+SUBPROTOCOL: Final = f"{PROTOCOL_FAMILY}v1"
 INSTANCE_KEY_HEADER: Final = "Tunnel-Instance-Key"  # of a host leg's upgrade; never logged
 LEG_HEADER: Final = "Tunnel-Leg"  # of the 101 response: the leg's id
 DEFAULT_TUNNEL: Final = "default"
