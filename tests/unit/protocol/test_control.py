@@ -44,9 +44,7 @@ def test_what_is_no_message_is_a_violation(decode: Decoder[object], payload: byt
         (control.to_doctor, {"probed"}),
     ],
 )
-def test_a_known_message_going_the_wrong_way_is_a_violation(
-    decode: Decoder[object], allowed: set[str]
-) -> None:
+def test_a_known_message_going_the_wrong_way_is_a_violation(decode: Decoder[object], allowed: set[str]) -> None:
     """It is never taken for unknown, whatever its fields."""
     for kind in set(KNOWN) - allowed:
         with pytest.raises(ProtocolViolation):
