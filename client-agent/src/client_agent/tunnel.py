@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from tunnel_core.agent.credentials import good_for
@@ -52,7 +51,7 @@ class ClientTunnel:
         self.log = agent.log.bind(tunnel=name)
         self.sessions: set[Session] = set()
         self._free: list[ClientLeg] = []  # pairs whose stream has ended cleanly, the latest last
-        self._waiting: deque[Session] = deque()  # sessions that want a leg
+        self._waiting: dict[Session, Kind] = {}  # sessions that want a leg, the first one first
         self.pool: LegPool[ClientLeg] = LegPool(
             agent.dialer,
             name,
@@ -74,17 +73,15 @@ class ClientTunnel:
         """Have `session.take` called with a leg, soon if not now. Returns whether it was now."""
         if session in self._waiting:
             return False
-        leg = None
+        self.agent.monitor.look()  # a machine that has just woken up shall trust no leg
         self._let_go_of_expired()
-        if kind is Kind.ANY and self._free:
-            leg = self._free.pop()
-            self.pool.top_up()
-        elif kind is not Kind.NEW:
+        leg = self._newest_pair() if kind is Kind.ANY else None
+        if leg is None and kind is not Kind.NEW:
             leg = self.pool.newest()
         if leg is not None:
             session.take(leg)
             return True
-        self._waiting.append(session)
+        self._waiting[session] = kind
         self.pool.top_up()
         return False
 
@@ -98,8 +95,15 @@ class ClientTunnel:
 
     def session_over(self, session: Session) -> None:
         self.sessions.discard(session)
-        if session in self._waiting:
-            self._waiting.remove(session)
+        self._waiting.pop(session, None)
+
+    def _newest_pair(self) -> ClientLeg | None:
+        """Take the pair that became free last, if there is one that is not suspected to be dead."""
+        for leg in reversed(self._free):
+            if not leg.suspected:
+                self._unfree(leg)
+                return leg
+        return None
 
     def _unfree(self, leg: ClientLeg) -> None:
         if leg in self._free:
@@ -112,8 +116,17 @@ class ClientTunnel:
         while self._free and now - self._free[0].free_since > IDLE_PAIR:
             self._free.pop(0).close(CloseCode.NORMAL)
         self._let_go_of_expired()
+        self._serve_those_who_wait()
         self.pool.top_up()
         self.pool.trim()
+
+    def _serve_those_who_wait(self) -> None:
+        """By ready legs that were suspected, and are alive, where no dial came to anything."""
+        for session, kind in tuple(self._waiting.items()):
+            leg = self.pool.newest() if kind is not Kind.NEW else None
+            if leg is not None:
+                del self._waiting[session]
+                session.take(leg)
 
     def _let_go_of_expired(self) -> None:
         """Close the ready legs and free pairs whose token is over: fresh ones come with a fresh token."""
@@ -129,7 +142,8 @@ class ClientTunnel:
 
     def _on_ready(self, leg: ClientLeg) -> None:
         if self._waiting:
-            session = self._waiting.popleft()
+            session = next(iter(self._waiting))
+            del self._waiting[session]
             self.pool.remove(leg)
             session.take(leg)
 

@@ -21,6 +21,7 @@ class Leg:
 
     def __init__(self, dialed: Dialed) -> None:
         self.ended = ""
+        self.suspected = False
 
     def close(self, code: int, reason: str = "") -> None:
         self.ended = "closed"

@@ -21,6 +21,8 @@ def test_a_relay_that_is_back_is_no_outage() -> None:
     for second in range(100, 200, 10):
         outage.failed(float(second))
     assert outage.wait(190.0) > 1
+    outage.hurry()
+    assert outage.wait(190.0) == 0
     outage.ended()
     assert not outage.active
     assert outage.wait(190.0) == 0

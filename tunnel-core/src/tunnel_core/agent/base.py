@@ -12,8 +12,9 @@ from prometheus_client import CollectorRegistry
 from ..errors import TunnelError
 from ..net import sockets
 from ..net.buffers import FRAME_SIZE
-from ..net.dialer import Dialer
+from ..net.dialer import DIAL_TIMEOUT, Dialer
 from ..net.liveness import LegMonitor
+from ..net.route import RouteWatch
 from ..protocol.endpoints import Role, new_id
 from ..protocol.frames import CloseCode
 from ..protocol.replay import ReplayMemory
@@ -26,6 +27,7 @@ from .credentials import Credentials
 from .metrics import AgentMetrics, Carried
 from .settings import AgentSettings
 
+BUSY: Final = 5.0  # seconds: no network forgets a connection in so short a standstill
 LEG_PATIENCE: Final = 1.0  # seconds for the relay's half of the close handshake, when stopping
 REPEAT_FAILURE: Final = 30.0  # seconds between log lines while the relay stays away for the same reason
 
@@ -48,7 +50,9 @@ class Agent:
         registry = CollectorRegistry()
         process = ProcessMetrics(registry, f"{role}-agent", loop_name())
         self.metrics = AgentMetrics(registry, TunnelLabels(), self.memory, self.carried)
-        self.monitor = LegMonitor(process.leg_round_trip.observe, process.loop_lag.observe)
+        self.monitor = LegMonitor(
+            process.leg_round_trip.observe, process.loop_lag.observe, stood_still=self._stood_still
+        )
         credentials = Credentials(role, settings.token, settings.secret)
         credentials.check(tunnels)
         self.dialer = Dialer(
@@ -60,6 +64,7 @@ class Agent:
             on_failure=self._relay_failed,
             on_success=self._relay_found,
         )
+        self._route = RouteWatch(lambda: self.dialer.peer, self._network_changed)
         self._told: tuple[str, float] | None = None  # what was last logged of the relay's absence, when
         self.admin: AdminServer | None = None
         if settings.admin_port is not None:
@@ -82,6 +87,7 @@ class Agent:
 
     async def start(self) -> None:
         self.monitor.start()
+        self._route.start()
         if self.admin is not None:
             await self.admin.start()
             self.log.info("admin port", host=self.settings.admin_host, port=self.admin.port)
@@ -90,6 +96,7 @@ class Agent:
         """The subclass has let its streams go; now what they ran on."""
         await self.monitor.close_all(CloseCode.GOING_AWAY, "the agent stops", LEG_PATIENCE)
         self.clock.stop()
+        self._route.stop()
         self.monitor.stop()
         if self.admin is not None:
             await self.admin.stop()
@@ -98,6 +105,20 @@ class Agent:
         """End the service: it cannot go on."""
         if not self.failed.done():
             self.failed.set_result(error)
+
+    # What legs may not survive: those that have not are to be known before a stream is given one.
+
+    def _stood_still(self, seconds: float) -> None:
+        self.log.info("stood still", seconds=round(seconds, 1))
+        # What is shorter is a busy machine's: that would only get busier by moving its streams.
+        self.monitor.suspect(idle_only=seconds < BUSY)
+        if seconds > DIAL_TIMEOUT:
+            self.dialer.restart()
+
+    def _network_changed(self) -> None:
+        self.log.info("network changed")
+        self.monitor.suspect(idle_only=False)
+        self.dialer.restart()
 
     # The relay's comings and goings.
 

@@ -43,6 +43,14 @@ class AgentLeg(Leg, Generic[M]):
         self.paired = False
         self.leaving = False  # `goaway` came: nothing new goes on it
 
+    @property
+    def idle(self) -> bool:
+        return self.stream is None
+
+    @property
+    def expendable(self) -> bool:
+        return not isinstance(self.stream, RawStream)
+
     def attach(self, stream: Stream | RawStream, tcp: TcpConnection) -> None:
         """Carry `stream` from now on."""
         self.stream = stream

@@ -79,12 +79,12 @@ class LegPool(Generic[L]):
             task.add_done_callback(self._dialed)
 
     def newest(self) -> L | None:
-        """Take the ready leg that was dialed last, if there is one."""
-        if not self._born:
-            return None
-        leg, _ = self._born.popitem()
-        self.top_up()
-        return leg
+        """Take the ready leg that was dialed last, if there is one that is not suspected to be dead."""
+        for leg in reversed(self._born):
+            if not leg.suspected:
+                self.remove(leg)
+                return leg
+        return None
 
     def remove(self, leg: L) -> None:
         """`leg` is not ready any more: it was used."""

@@ -8,6 +8,7 @@ an eighth of the time it was away, and is not met by every stream's own retries.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import ssl
 import time
@@ -28,6 +29,7 @@ from ..errors import AccessDenied, RelayUnavailable, UsageError
 from ..protocol.endpoints import INSTANCE_KEY_HEADER, LEG_HEADER, SUBPROTOCOL, Role, is_id, leg_path
 from . import sockets
 from .leg import Leg
+from .route import SocketAddress
 
 DIAL_TIMEOUT: Final = 10.0  # seconds for TCP, TLS, proxy and upgrade together
 AT_ONCE: Final = 16  # handshakes under way: enough to fill a core of the relay, few enough to stay short
@@ -46,6 +48,10 @@ class Dialed:
     leg: str  # the id that the relay gave the leg
     token: str | None  # that let it in
     date: str  # the relay's clock: its `Date` (RFC 9110 section 6.6.1), or nothing
+
+
+class _Restarted(Exception):
+    """The dial was given up, to begin anew."""
 
 
 class _Connect(connect):
@@ -116,6 +122,10 @@ class Outage:
     def ended(self) -> None:
         self._since = None
 
+    def hurry(self) -> None:
+        """The next try may begin at once: there is reason to hope."""
+        self._next = 0.0
+
     def wait(self, now: float) -> float:
         """Seconds until the next try."""
         return max(0.0, self._next - now) if self.active else 0.0
@@ -152,6 +162,10 @@ class Dialer:
             raise UsageError(f"--ca-file: cannot use {ca_file}: {sockets.why(exc)}: give a file in PEM format") from exc
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._turn = asyncio.Lock()  # in an outage: one dial at a time
+        self._underway: set[asyncio.Timeout] = set()  # the deadlines of the dials under way
+        self._restarts = 0
+        self._restarted = asyncio.Event()  # set for a moment: nobody is to wait any longer
+        self.peer: SocketAddress | None = None  # the other end of the last leg's connection: the relay, or a proxy
         self._outage = Outage()
         self._welcome = False  # the last dial that had an answer was let in
 
@@ -174,7 +188,9 @@ class Dialer:
                         return leg
                 async with self._turn:
                     if self._outage.active:  # nobody found the relay back meanwhile
-                        await asyncio.sleep(self._outage.wait(time.monotonic()))
+                        with contextlib.suppress(TimeoutError):
+                            async with asyncio.timeout(self._outage.wait(time.monotonic())):
+                                await self._restarted.wait()
                         leg = await self._try(tunnel, make_leg)
                         if leg is not None:
                             return leg
@@ -184,6 +200,8 @@ class Dialer:
             leg = await self.dial_once(tunnel, make_leg)
         except RelayUnavailable as exc:
             self.failed(str(exc), exc.retry_after)
+            return None
+        except _Restarted:
             return None
         except (AccessDenied, UsageError):
             self._outage.ended()
@@ -199,16 +217,33 @@ class Dialer:
         self._outage.failed(time.monotonic(), retry_after)
         self._on_failure(reason)
 
+    def restart(self) -> None:
+        """Begin all dials anew, now: the network is another than when they began."""
+        self._restarts += 1
+        for deadline in self._underway:
+            if not deadline.expired():
+                deadline.reschedule(0)
+        self._outage.hurry()
+        self._restarted.set()
+        self._restarted.clear()
+
     async def dial_once(self, tunnel: str, make_leg: Callable[[Dialed], _L], prefix: str = "") -> _L:
         """Open one leg, now; `prefix` stands before its path. Raises RelayUnavailable or AccessDenied."""
+        restarts = self._restarts
         try:
-            async with asyncio.timeout(DIAL_TIMEOUT):
-                connection = await self._handshake(tunnel, prefix)
+            async with asyncio.timeout(DIAL_TIMEOUT) as deadline:
+                self._underway.add(deadline)
+                try:
+                    connection = await self._handshake(tunnel, prefix)
+                finally:
+                    self._underway.discard(deadline)
         except InvalidStatus as exc:
             refused = self._refused(exc, leg_path(self._role, tunnel))
             refused.date = exc.response.headers.get("Date", "")
             raise refused from exc
         except TimeoutError as exc:
+            if self._restarts != restarts:
+                raise _Restarted from exc
             raise RelayUnavailable(f"no answer from {self._relay} within {DIAL_TIMEOUT:g} s") from exc
         except ssl.SSLCertVerificationError as exc:
             raise RelayUnavailable(
@@ -229,6 +264,7 @@ class Dialer:
             transport.abort()
             raise RelayUnavailable(f"{self._relay} is not a tcp-ws-tunnel relay, or went away at once")
         sockets.tune(transport.get_extra_info("socket"))  # also one that leads to a proxy
+        self.peer = transport.get_extra_info("peername")
         leg = make_leg(dialed)
         transport.set_protocol(leg)
         leg.connection_made(transport)

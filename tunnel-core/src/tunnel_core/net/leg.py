@@ -95,6 +95,21 @@ class Leg(asyncio.BufferedProtocol):
         self.silent = False  # it was given up because nothing came
 
     @property
+    def idle(self) -> bool:
+        """Whether no stream is on it."""
+        return not self.carrying
+
+    @property
+    def expendable(self) -> bool:
+        """Whether its loss costs no more than another leg: it may be given up on suspicion."""
+        return False
+
+    @property
+    def suspected(self) -> bool:
+        """Whether it may be dead, and was asked for a sign of life."""
+        return self._monitor.suspected(self)
+
+    @property
     def messages_in(self) -> int:
         """Text, pings, pongs, and frames of nothing."""
         return self._events_in + self._reader.empty

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -28,7 +29,19 @@ DOUBTFUL: Final = 2 * IDLE[0] + 2 * TICK
 BYTES_A_MESSAGE: Final = 16 * 1024  # the smallest window is acknowledged in steps of 16 KiB
 STUCK: Final = 15.0  # seconds without any progress of what waits for the socket
 
+ANSWER: Final = 2.0  # seconds for a sign of life from a leg that is suspected: most round trips take a tenth
+
+# A clock that goes on while this machine sleeps, where `time.monotonic` does not.
+_WAKEFUL: Final[int | None] = getattr(
+    time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC if sys.platform == "darwin" else None
+)
+
 _chance: Final = random.Random()  # of its own: nothing here depends on what else draws
+
+
+def slept() -> float:
+    """Seconds for which this machine has slept, from some moment on; nowhere counted by `time.monotonic`."""
+    return time.clock_gettime(_WAKEFUL) - time.monotonic() if _WAKEFUL is not None else 0.0
 
 
 class _Watch:
@@ -46,26 +59,35 @@ class _Watch:
 
 
 class LegMonitor:
-    """Watches the legs of one process, and measures how late its event loop runs."""
+    """Watches the legs of one process, and measures how late its event loop runs.
+
+    `stood_still` is told of each standstill of this process or machine, after it: for how many
+    seconds. Whatever was connected before may be dead.
+    """
 
     def __init__(
         self,
         observe_round_trip: Callable[[float], None],
         observe_lag: Callable[[float], None],
         violated: Callable[[], None] = lambda: None,
+        stood_still: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self.turns = Turns()  # of those among its legs that bring many tiny frames
         self.observe_round_trip = observe_round_trip
         self._observe_lag = observe_lag
         self._violated = violated
+        self._stood_still = stood_still
         self._legs: dict[Leg, _Watch] = {}
+        self._suspects: dict[Leg, int] = {}  # → the bytes it had brought when it was asked for a sign of life
         self._timer: asyncio.TimerHandle | None = None
-        self._due = 0.0
+        self._due = float("inf")
+        self._slept = slept()
 
     def start(self) -> None:
         self._arm(time.monotonic())
 
     def stop(self) -> None:
+        self._due = float("inf")
         if self._timer is not None:
             self._timer.cancel()
 
@@ -74,6 +96,7 @@ class LegMonitor:
 
     def unwatch(self, leg: Leg) -> None:
         self._legs.pop(leg, None)
+        self._suspects.pop(leg, None)
 
     async def close_all(self, code: int, reason: str, patience: float) -> None:
         """Close all legs, and abort those that are still there after `patience` seconds."""
@@ -90,18 +113,58 @@ class LegMonitor:
         watch = self._legs.get(leg)
         return time.monotonic() - watch.heard if watch is not None else float("inf")
 
+    def suspect(self, *, idle_only: bool) -> None:
+        """Ask legs for a sign of life, and give up those that bring none in time.
+
+        Only those whose loss costs no more than another leg.
+        """
+        asked = {
+            leg: leg.bytes_in for leg in self._legs if leg.expendable and leg.reading and (leg.idle or not idle_only)
+        }
+        for leg in asked:
+            leg.ping()
+        self._suspects |= asked
+        asyncio.get_running_loop().call_later(ANSWER, self._judge, asked)
+
+    def suspected(self, leg: Leg) -> bool:
+        """Whether the leg was asked for a sign of life, and has brought none yet."""
+        return self._suspects.get(leg) == leg.bytes_in
+
+    def _judge(self, asked: dict[Leg, int]) -> None:
+        if self.look():
+            return  # there was no time to answer; all have been asked anew
+        for leg, bytes_in in asked.items():
+            if self._suspects.get(leg) != bytes_in:
+                continue  # it is gone, or was asked again since
+            del self._suspects[leg]
+            if leg.bytes_in == bytes_in:
+                leg.lost(f"no sign of life within {ANSWER:g} s, after a standstill or on another network")
+
+    def look(self) -> bool:
+        """Notice a standstill now and not at the next tick. Whether there was one, since it was looked for last."""
+        now, asleep = time.monotonic(), slept()
+        lag = max(0.0, now - self._due)
+        pause = lag + asleep - self._slept
+        self._slept = asleep
+        if pause <= TICK:
+            return False
+        if lag > TICK:  # it is no fault of the peers; time asleep does not count anyway
+            for watch in self._legs.values():
+                watch.heard += lag
+                watch.moved += lag
+        self._due = now
+        self._stood_still(pause)
+        return True
+
     def _arm(self, now: float) -> None:
         self._due = now + TICK
         self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
 
     def _tick(self) -> None:
         now = time.monotonic()
-        lag = max(0.0, now - self._due)
-        self._observe_lag(lag)
+        self._observe_lag(max(0.0, now - self._due))
+        self.look()
         for leg, watch in tuple(self._legs.items()):
-            if lag > TICK:  # this process stood still (a closed lid, SIGSTOP): no fault of the peers
-                watch.heard += lag
-                watch.moved += lag
             self._check(leg, watch, now)
         self._arm(now)
 
