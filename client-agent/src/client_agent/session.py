@@ -71,7 +71,7 @@ class Session:
             clock=self._agent.clock.add,
             closed=self._closed,
         )
-        self._log = tunnel.log
+        self._log = tunnel.stream_log
         self.tcp.carrier = self.stream
 
     # What metrics count.

@@ -49,6 +49,7 @@ class ClientTunnel:
         self.agent = agent
         self.name = name
         self.log = agent.log.bind(tunnel=name)
+        self.stream_log = agent.stream_log.bind(tunnel=name)
         self.sessions: set[Session] = set()
         self._free: list[ClientLeg] = []  # pairs whose stream has ended cleanly, the latest last
         self._waiting: dict[Session, Kind] = {}  # sessions that want a leg, the first one first

@@ -32,7 +32,7 @@ class Session:
         self._tcp = TcpConnection(self._agent.memory, self._connected)
         self.leg: HostLeg | None = leg
         named = {} if message is None else {"stream": message.stream}
-        self._log = tunnel.log.bind(client=leg.peer, subject=leg.subject, **named)
+        self._log = tunnel.stream_log.by(leg.subject).bind(client=leg.peer, subject=leg.subject, **named)
         self._begun = time.monotonic()
         self._lost_at = 0.0
         self._timer: asyncio.TimerHandle | None = None

@@ -49,6 +49,7 @@ class HostTunnel:
         self.name = offer.tunnel
         self.target = offer.target
         self.log = agent.log.bind(tunnel=offer.tunnel)
+        self.stream_log = agent.stream_log.bind(tunnel=offer.tunnel)
         self.sessions: dict[HostStream | RawStream, Session] = {}
         self._streams = HostStreams(remember=agent.settings.resume_window)
         self.stopping = False  # nothing new is let in: it would end with the process, in a false FIN

@@ -34,6 +34,8 @@ from tunnel_core.protocol.endpoints import Role
 from tunnel_core.protocol.frames import CloseCode
 from tunnel_core.protocol.tokens import Grant
 
+from .limits import owner
+
 if TYPE_CHECKING:
     from .pairing import Pairing
 
@@ -68,6 +70,7 @@ class RelayLeg(Leg):
         self.address = address
         self.grant = grant
         self.subject = subject
+        self.owner = owner(grant, address)  # under whom its lines, and what it holds, are counted
         self.peer: RelayLeg | None = None
         self.sought = False  # a client that has asked for a host: it counts as a stream
         self.deserted = False  # the peer's socket is closed: nobody takes what this leg brings

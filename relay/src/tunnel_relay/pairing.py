@@ -14,7 +14,7 @@ from tunnel_core.service.logs import Throttle
 from .access import Access
 from .history import History
 from .leg import RelayLeg
-from .limits import Limits, owner
+from .limits import Limits
 from .metrics import RelayMetrics
 from .registry import Registry
 from .settings import RelaySettings
@@ -87,14 +87,11 @@ class Pairing:
             leg.asked = message
             self._refuse(leg, "streams-per-token", TOO_MANY_STREAMS, retry=True)
             return False
+        log, tunnel, client = self._log.by(leg.owner), leg.tunnel, leg.address
         if isinstance(message, Open):
-            self._log.info(
-                "stream opening", tunnel=leg.tunnel, stream=message.stream, client=leg.address, subject=leg.subject
-            )
+            log.info("stream opening", tunnel=tunnel, stream=message.stream, client=client, subject=leg.subject)
         else:
-            self._log.info(
-                "stream resuming", tunnel=leg.tunnel, stream=message.stream, client=leg.address, attempt=message.attempt
-            )
+            log.info("stream resuming", tunnel=tunnel, stream=message.stream, client=client, attempt=message.attempt)
         return True
 
     def _replace(self, leg: RelayLeg, message: Open) -> bool:
@@ -128,7 +125,7 @@ class Pairing:
 
     def may_hold(self, leg: RelayLeg, size: int) -> bool:
         """Whether `leg` may wait with `size` bytes more. Turns it away if not."""
-        if self._limits.hold(owner(leg.grant, leg.address), size):
+        if self._limits.hold(leg.owner, size):
             return True
         self._stop_waiting(leg)
         self._refuse(leg, "waiting-memory", "too much waits for hosts: try again", retry=True)
@@ -136,7 +133,7 @@ class Pairing:
 
     def let_go(self, leg: RelayLeg, size: int) -> None:
         """`leg` has `size` bytes less that wait."""
-        self._limits.let_go(owner(leg.grant, leg.address), size)
+        self._limits.let_go(leg.owner, size)
 
     def _waited(self, leg: RelayLeg) -> None:
         self._stop_waiting(leg)
@@ -159,7 +156,7 @@ class Pairing:
         retry: bool = False,
     ) -> None:
         self._metrics.refused(label)
-        self._log.warning("client refused", tunnel=leg.tunnel, address=leg.address, reason=reason)
+        self._log.by(leg.owner).warning("client refused", tunnel=leg.tunnel, address=leg.address, reason=reason)
         leg.refuse(reason, code, instance=instance, retry=retry)
 
     def _pair(self, client: RelayLeg, host: RelayLeg) -> None:
@@ -169,7 +166,7 @@ class Pairing:
             timer.cancel()
             waited = time.monotonic() - since
         self._metrics.paired(client.tunnel, waited)
-        self._log.info(
+        self._log.by(client.owner).info(
             "paired",
             tunnel=client.tunnel,
             stream=client.asked.stream if client.asked is not None else "raw",

@@ -210,3 +210,12 @@ def test_the_images_need_no_shell_and_no_root(service: str) -> None:
     (last,) = (n for n, line in enumerate(lines) if line == "FROM python:3.13-slim")
     assert sum(line.startswith("FROM python:3.13-slim") for line in lines) == 3
     assert last > 0
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/deploy.md"])
+def test_docker_run_lines_bound_the_log(page: str) -> None:
+    """By default Docker keeps a container's log whole, however long it gets."""
+    text = (ROOT / page).read_text().replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line.startswith("docker run -d")]
+    assert lines
+    assert all("--log-opt max-size=10m --log-opt max-file=3" in line for line in lines)

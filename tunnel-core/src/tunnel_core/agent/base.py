@@ -44,6 +44,9 @@ class Agent:
     def __init__(self, settings: AgentSettings, role: Role, tunnels: list[str]) -> None:
         self.settings = settings
         self.log = logs.get()
+        self.stream_log = logs.Throttle(
+            self.log
+        )  # for what streams write: peers and applications decide how many there are
         self.failed: asyncio.Future[TunnelError] = asyncio.get_running_loop().create_future()
         self.memory = ReplayMemory(settings.replay_memory, FRAME_SIZE)
         self.clock = StreamClock()

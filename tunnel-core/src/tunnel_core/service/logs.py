@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import time
+from collections import OrderedDict
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final, TextIO, cast
@@ -21,6 +22,15 @@ from .settings import choice, setting
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 FORMATS: Final = ("auto", "json", "console")
+
+# Lines that one key of a Throttle may write at once: a token's 250 streams, opened or resumed together,
+# are 500 at the relay. Later lines a second: some 400 MB a day.
+KEY_AT_ONCE: Final = 1000
+KEY_PER_SECOND: Final = 20.0
+# All keys together: at most 4 GB a day.
+ALL_AT_ONCE: Final = 10_000
+ALL_PER_SECOND: Final = 200.0
+MAX_KEYS: Final = 1024  # that are told apart: 200 KiB
 
 Logger = structlog.typing.FilteringBoundLogger
 
@@ -109,33 +119,107 @@ def _unchanged(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMappi
     return event
 
 
-class Throttle:
-    """A logger that lets so many warnings a second through: strangers must not fill the disk."""
+class _Bucket:
+    """Lines that may be written: up to `most`, of which `rate` a second come back."""
 
-    def __init__(self, log: Logger, per_second: int = 20, clock: Callable[[], float] = time.monotonic) -> None:
-        self.debug = log.debug
-        self.info = log.info
-        self.error = log.error
-        self._log = log
-        self._per_second = per_second
+    __slots__ = ("_left", "_most", "_rate", "_when", "suppressed")
+
+    def __init__(self, most: int, rate: float, now: float) -> None:
+        self._most = most
+        self._rate = rate
+        self._left = float(most)
+        self._when = now
+        self.suppressed = 0  # lines since the last that was written
+
+    def left(self, now: float) -> float:
+        """Fill up to `now`. How many lines may be written."""
+        self._left = min(self._most, self._left + (now - self._when) * self._rate)
+        self._when = now
+        return self._left
+
+    def take(self) -> None:
+        self._left -= 1
+
+
+class _Budget:
+    """How much each key may write, and all together."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._since = 0.0
-        self._passed = 0
-        self._kept_back = 0
+        now = clock()
+        self._all = _Bucket(ALL_AT_ONCE, ALL_PER_SECOND, now)
+        self._others = _Bucket(KEY_AT_ONCE, KEY_PER_SECOND, now)  # keys for which there is no room
+        self._keys: OrderedDict[str, _Bucket] = OrderedDict()  # the one used last comes last
+
+    def take(self, key: str) -> int | None:
+        """Account for one line of `key`: the number of its lines suppressed before this one; None: suppress it too."""
+        now = self._clock()
+        bucket = self._bucket(key, now)
+        if bucket.left(now) < 1 or self._all.left(now) < 1:
+            bucket.suppressed += 1
+            return None
+        bucket.take()
+        self._all.take()
+        suppressed, bucket.suppressed = bucket.suppressed, 0
+        return suppressed
+
+    def _bucket(self, key: str, now: float) -> _Bucket:
+        bucket = self._keys.get(key)
+        if bucket is None:
+            if len(self._keys) >= MAX_KEYS:
+                # A key whose bucket is full again is as good as new. A key that is still in use keeps its own.
+                oldest = next(iter(self._keys.values()))
+                if oldest.left(now) < KEY_AT_ONCE:
+                    return self._others
+                self._keys.popitem(last=False)
+                self._others.suppressed += oldest.suppressed
+            bucket = self._keys[key] = _Bucket(KEY_AT_ONCE, KEY_PER_SECOND, now)
+        self._keys.move_to_end(key)
+        return bucket
+
+
+class Throttle:
+    """A logger for lines that somebody else can cause: no flood of theirs fills a disk.
+
+    Each key (a token's id, say) may write `KEY_AT_ONCE` lines, and from then on `KEY_PER_SECOND`; all keys
+    together `ALL_AT_ONCE` and `ALL_PER_SECOND`. The next line of the key that is written says as `suppressed`
+    how many before it were not. What is made by `by` and `bind` shares the budget of what it was made from.
+    Debug and error lines always pass.
+    """
+
+    def __init__(
+        self, log: Logger, clock: Callable[[], float] = time.monotonic, *, budget: _Budget | None = None, key: str = ""
+    ) -> None:
+        self._log = log if budget is not None else log.bind()  # or it would be bound for each line
+        self._clock = clock
+        self._budget = budget or _Budget(clock)
+        self._key = key
+
+    def by(self, key: str) -> Throttle:
+        """The same log for the lines of `key`."""
+        return Throttle(self._log, self._clock, budget=self._budget, key=key)
+
+    def bind(self, **fields: Any) -> Throttle:
+        """The same log, with these fields in every line."""
+        return Throttle(self._log.bind(**fields), self._clock, budget=self._budget, key=self._key)
+
+    def debug(self, event: str, **fields: Any) -> None:
+        self._log.debug(event, **fields)
+
+    def info(self, event: str, **fields: Any) -> None:
+        if self._log.is_enabled_for(logging.INFO):
+            self._write(self._log.info, event, fields)
 
     def warning(self, event: str, **fields: Any) -> None:
-        """Log a warning, or count it: the next that passes tells how many were kept back before it."""
-        now = self._clock()
-        if now - self._since >= 1:
-            self._since = now
-            self._passed = 0
-        if self._passed >= self._per_second:
-            self._kept_back += 1
-            return
-        self._passed += 1
-        if self._kept_back:
-            fields["kept_back"], self._kept_back = self._kept_back, 0
-        self._log.warning(event, **fields)
+        self._write(self._log.warning, event, fields)
+
+    def error(self, event: str, **fields: Any) -> None:
+        self._log.error(event, **fields)
+
+    def _write(self, write: Callable[..., Any], event: str, fields: dict[str, Any]) -> None:
+        suppressed = self._budget.take(self._key)
+        if suppressed is not None:
+            write(event, **fields, **({"suppressed": suppressed} if suppressed else {}))
 
 
 def get() -> Logger:
