@@ -14,6 +14,7 @@ from host_agent import service as host_service
 from host_agent.service import HostAgent
 from host_agent.tunnel import MOST_WARM, HostTunnel
 from support.apps import Handler, close, connect, echo, exchange, reset, serve, until
+from support.metrics import Metrics
 from support.peer import Peer
 from support.system import System, bearer, token
 from support.wire import Wire
@@ -295,6 +296,29 @@ async def test_host_agents_share_a_tunnel_in_turn(loop_factory: Any) -> None:
             await until(lambda: all(warm(host) == 4 for host in hosts))
             got.append(await held(client.ports[0], streams))
         assert sorted(got) == [b"1"] * 4 + [b"2"] * 4 + [b"3"] * 4
+
+
+async def test_two_host_agents_on_one_tunnel_are_seen(loop_factory: Any) -> None:
+    """In the log, once for each that comes or leaves; in a metric; and by a doctor."""
+
+    async def hosts() -> float:
+        metrics = await Metrics.scrape(system.relay.admin_port)
+        return metrics.value("relay_hosts", tunnel="mc")
+
+    async with serve(echo) as target, System() as system:
+        first = await system.host({"mc": target, "db": target}, warm=3)
+        second = await system.host({"mc": target}, warm=3)
+        await until(lambda: len(system.relay.pairing.legs) == 9)
+        assert await hosts() == 2
+        probe = await Peer.dial(system.relay.port, "/probe/client/mc", bearer("client"), v1=True)
+        assert await probe.heard() == {"type": "probed", "hosts": 6, "instances": 2}
+        await close(probe.writer)
+        for agent in (second, first):
+            await system.stop(agent)
+            await until(lambda: len(system.relay.pairing.legs) in (6, 0))
+        assert await hosts() == 0
+        told = [(line["event"], line["hosts"]) for line in system.log if line.get("tunnel") == "mc" and "hosts" in line]
+        assert told == [("host came", 1), ("host came", 2), ("host left", 1), ("host left", 0)]
 
 
 async def test_a_host_agent_that_leaves_is_not_missed(loop_factory: Any) -> None:

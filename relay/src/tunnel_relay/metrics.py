@@ -10,6 +10,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from tunnel_core.service.metrics import SECONDS, TunnelLabels
 
+from .offers import Offers
+
 if TYPE_CHECKING:
     from .leg import RelayLeg
 
@@ -26,8 +28,11 @@ WATCHED: Final = (
 class _Legs:
     """Counts at scrape time what the legs count themselves, so that no byte costs a metric."""
 
-    def __init__(self, live: Callable[[], Iterable[RelayLeg]], labels: TunnelLabels) -> None:
+    def __init__(
+        self, live: Callable[[], Iterable[RelayLeg]], offers: Callable[[], Offers], labels: TunnelLabels
+    ) -> None:
         self._live = live
+        self._offers = offers
         self._labels = labels
         self.carried: Tally[tuple[str, str]] = Tally()  # by legs that are gone
 
@@ -52,16 +57,29 @@ class _Legs:
         for key, count in carried.items():
             octets.add_metric(key, count)
         yield octets
+        # A tunnel whose hosts have gone has 0 of them; one that never had any is not known.
+        hosts = Tally({tunnel: 0 for tunnel, role in carried if role == "host"})
+        offers = self._offers()
+        for tunnel in offers:
+            hosts[self._labels(tunnel)] += offers.hosts(tunnel)
+        agents = GaugeMetricFamily("relay_hosts", "Host-agents that offer the tunnel now.", labels=("tunnel",))
+        for tunnel, count in hosts.items():
+            agents.add_metric((tunnel,), count)
+        yield agents
 
 
 class RelayMetrics:
-    """Counts what the relay does. `live` gives its legs."""
+    """Counts what the relay does. `live` gives its legs, `offers` who offers which tunnel, `waiting` who waits."""
 
     def __init__(
-        self, registry: CollectorRegistry, live: Callable[[], Iterable[RelayLeg]], waiting: Callable[[], int]
+        self,
+        registry: CollectorRegistry,
+        live: Callable[[], Iterable[RelayLeg]],
+        offers: Callable[[], Offers],
+        waiting: Callable[[], int],
     ) -> None:
         self._labels = TunnelLabels()
-        self._legs = _Legs(live, self._labels)
+        self._legs = _Legs(live, offers, self._labels)
         registry.register(self._legs)
         self._legs_total = Counter("relay_legs_opened", "Legs that came in.", ("role", "mode"), registry=registry)
         self._paired = Counter(

@@ -16,6 +16,7 @@ from .history import History
 from .leg import RelayLeg
 from .limits import Limits
 from .metrics import RelayMetrics
+from .offers import Offers
 from .registry import Registry
 from .settings import RelaySettings
 
@@ -41,6 +42,7 @@ class Pairing:
         self.monitor = monitor
         self._limits = limits
         self.legs: set[RelayLeg] = set()
+        self.offers = Offers()
         self._access = access
         self._metrics = metrics
         self._log = log
@@ -59,6 +61,8 @@ class Pairing:
             "leg opened", tunnel=leg.tunnel, role=leg.role, address=leg.address, subject=leg.subject, raw=not leg.v1
         )
         if leg.role == "host":
+            if self.offers.add(leg.tunnel, leg.instance):
+                self._tell_hosts("host came", leg)
             client = self._registry.add_host(leg, leg.tunnel, leg.instance)
             if client is not None:
                 self._pair(client, leg)
@@ -176,9 +180,16 @@ class Pairing:
         )
         client.pair(host, self._registry.waiting_for(client.tunnel, host.instance))
 
+    def _tell_hosts(self, event: str, leg: RelayLeg) -> None:
+        """A host-agent offers the tunnel of its `leg` from now on, or does not any more."""
+        hosts = self.offers.hosts(leg.tunnel)
+        self._log.by(leg.owner).info(event, tunnel=leg.tunnel, host=leg.address, subject=leg.subject, hosts=hosts)
+
     def leg_ended(self, leg: RelayLeg, code: int, reason: str) -> None:
         """Nothing more comes from `leg`: it is not to be chosen."""
         self._stop_waiting(leg)
+        if leg.role == "host" and self.offers.remove(leg.tunnel, leg.instance):
+            self._tell_hosts("host left", leg)
         if leg.sought:
             self._limits.remove_stream(leg.grant)
         self._history.ended(leg, time.monotonic())

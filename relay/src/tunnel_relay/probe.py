@@ -44,7 +44,9 @@ class ProbeLeg(Leg):
         super().connection_made(transport)
         self._limits.add_leg(self._address, self.grant)
         self._probes.add(self)
-        self.send_text(encode(Probed(self._pairing.host_legs(self._tunnel), self._pairing.waiting_for(self._tunnel))))
+        pairing, tunnel = self._pairing, self._tunnel
+        probed = Probed(pairing.host_legs(tunnel), pairing.waiting_for(tunnel), pairing.offers.hosts(tunnel))
+        self.send_text(encode(probed))
         asyncio.get_running_loop().call_later(LIFETIME, self.close, CloseCode.NORMAL)
 
     def on_data(self, pieces: Sequence[memoryview | bytes], size: int) -> None:

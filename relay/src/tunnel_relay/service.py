@@ -54,7 +54,9 @@ class Relay:
             process.loop_lag.observe,
             lambda: self._metrics.refused("message-rate"),
         )
-        self._metrics = RelayMetrics(registry, lambda: self.pairing.legs, lambda: self.pairing.waiting)
+        self._metrics = RelayMetrics(
+            registry, lambda: self.pairing.legs, lambda: self.pairing.offers, lambda: self.pairing.waiting
+        )
         self._access = Access(settings, self._log)
         self._limits = Limits(settings)
         self._quiet = logs.Throttle(self._log)

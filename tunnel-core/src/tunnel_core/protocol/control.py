@@ -144,10 +144,11 @@ class Goaway(_Message):
 
 
 class Probed(_Message):
-    """relay → a doctor: how many host legs wait in the tunnel, and how many clients."""
+    """relay → a doctor: how many host legs wait in the tunnel, how many clients, and how many host-agents offer it."""
 
     hosts: Count = 0
     waiting: Count = 0
+    instances: Count = 0
 
 
 class Unknown(Struct, gc=False):
