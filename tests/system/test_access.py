@@ -22,7 +22,7 @@ from tunnel_core.agent import credentials, pool
 from tunnel_core.agent.credentials import LIFETIME, good_for
 from tunnel_core.net.sockets import Address
 from tunnel_core.protocol import tokens
-from tunnel_core.protocol.endpoints import new_id
+from tunnel_core.protocol.endpoints import INSTANCE_KEY_HEADER, SUBPROTOCOL, new_id
 from tunnel_core.service.settings import Secret
 from tunnel_relay import service as relay_service
 
@@ -438,14 +438,18 @@ async def test_nothing_secret_is_logged(loop_factory: Any) -> None:
     """At the most talkative level: no token, no secret, no key, in any form, of any service."""
     given = token("client")
     async with serve(echo) as target, System() as system:
-        await system.host({"mc": target})
+        host = await system.host({"mc": target})
         client = await system.client("mc", secret=Secret(), token=Secret(given))
         await exchange(client.ports[0], 100_000)
+        instance_key = host.dialer._instance_key
+        assert instance_key is not None
+        headers = bearer("host") | {"Sec-WebSocket-Protocol": SUBPROTOCOL, INSTANCE_KEY_HEADER: f"{instance_key}x"}
+        assert (await refused(system, "/host/mc", **headers))[0] == 400
         await refused(system, Authorization=f"Bearer {given}x")
         for path in (f"/client/mc?token={given}x", f"/{given}/client/mc", f"/client/{given}", given, f"/probe{given}"):
             await refused(system, path)
         await until(lambda: len(system.events("stream closed")) == 2)
-        for secret in (SECRET, "eyJ", *given.split("."), "Bearer", "token="):
+        for secret in (SECRET, "eyJ", *given.split("."), "Bearer", "token=", instance_key):
             assert secret not in system.raw_log, secret
 
 

@@ -237,7 +237,7 @@ class Session:
         assert isinstance(stream, ClientStream), "raw streams are open"
         wait = min(MAX_RETRY, MIN_RETRY * 2**self._retries) * random.uniform(0.5, 1)
         self._retries += 1
-        if wait > self._left_to_open or not stream.lost_unpaired(leg.id, told=True):
+        if not stream.turned_away() or wait > self._left_to_open:
             stream.on_message(message)
             return
         self.leg = None

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.simulation import BLOCK, SUBJECT, WINDOW, App, Leg, Simulation
 from tunnel_core.protocol import resume
-from tunnel_core.protocol.control import MAX_REPLACED, Ack, Fin, Gone, Reset, Resume, Resumed
+from tunnel_core.protocol.control import MAX_REPLACED, Ack, Fin, Gone, Open, Reset, Resume, Resumed
 from tunnel_core.protocol.endpoints import new_id
 from tunnel_core.protocol.identity import resume_proof, resumed_proof
 from tunnel_core.protocol.replay import GATHER, ReplayBuffer, ReplayMemory
@@ -468,6 +468,36 @@ def test_an_open_that_its_resume_overtook_connects_to_nothing() -> None:
     assert simulation.host_app.read == b"once"
     assert all_finished(simulation)
     nothing_is_kept(simulation)
+
+
+def test_an_open_names_the_legs_that_nobody_has_explained() -> None:
+    """Under the same id, as long as there are any, and no more than so many; else under another."""
+    simulation = begun()
+    stream, legs = simulation.client, [new_id() for _ in range(MAX_REPLACED + 1)]
+    opens = []
+
+    def open_again() -> Open:
+        leg = Leg()
+        stream.open(leg.end(leg.to_relay))
+        message = leg.to_relay[0]
+        assert isinstance(message, Open)
+        assert leg.to_relay[1] == bytes(simulation.client_app.written)
+        opens.append(message.stream)
+        stream.link_lost()
+        return message
+
+    stream.link_lost()
+    assert stream.lost_unpaired(legs[0], told=False)
+    assert open_again().replaces == (legs[0],)
+    assert stream.lost_unpaired(legs[1], told=True)
+    assert open_again().replaces == (legs[0],)
+    assert stream.turned_away()
+    assert open_again().replaces == ()
+    assert opens[0] == opens[1] != opens[2]
+    assert [stream.lost_unpaired(leg, told=False) for leg in legs] == [True] * MAX_REPLACED + [False]
+    stream.passed_on(new_id())
+    stream.local_broken("gone")
+    assert not stream.turned_away()
 
 
 def test_a_reset_that_was_cut_off_is_delivered_by_the_next_resume() -> None:

@@ -29,6 +29,7 @@ DOUBTFUL: Final = 2 * IDLE[0] + 2 * TICK
 BYTES_A_MESSAGE: Final = 16 * 1024  # the smallest window is acknowledged in steps of 16 KiB
 STUCK: Final = 15.0  # seconds without any progress of what waits for the socket
 
+STANDSTILL: Final = 1.0  # seconds that a timer may be late, and the machine asleep, before it is called one
 ANSWER: Final = 2.0  # seconds for a sign of life from a leg that is suspected: most round trips take a tenth
 
 # A clock that goes on while this machine sleeps, where `time.monotonic` does not.
@@ -146,12 +147,13 @@ class LegMonitor:
         lag = max(0.0, now - self._due)
         pause = lag + asleep - self._slept
         self._slept = asleep
-        if pause <= TICK:
-            return False
         if lag > TICK:  # it is no fault of the peers; time asleep does not count anyway
+            self._due = now
             for watch in self._legs.values():
                 watch.heard += lag
                 watch.moved += lag
+        if pause <= STANDSTILL:
+            return False
         self._due = now
         self._stood_still(pause)
         return True

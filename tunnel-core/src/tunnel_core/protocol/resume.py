@@ -87,6 +87,14 @@ class ClientStream(Stream):
             self._unsettled += (leg,)
         return self.phase is Phase.OPENING and len(self._unsettled) <= MAX_REPLACED
 
+    def turned_away(self) -> bool:
+        """The relay has told that nothing of the stream was passed on, by this leg or any before it.
+
+        Returns False if the stream cannot be opened anew: its local socket is broken.
+        """
+        self._unsettled = ()
+        return self.phase is Phase.OPENING
+
     def passed_on(self, instance: str) -> None:
         """The relay has passed the stream on to this host-agent."""
         self.instance = instance
