@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 import aiohappyeyeballs
 
 from ..errors import TunnelError, UsageError
+from . import names
 
 CONNECT_TIMEOUT: Final = 10.0  # seconds: what a person waits before trying again by hand
 BACKLOG: Final = 1024
@@ -88,6 +89,8 @@ def why(exc: BaseException) -> str:
     """What went wrong, in the system's own few words where it has some."""
     if isinstance(exc, OSError) and not isinstance(exc, socket.gaierror | ssl.SSLError) and exc.errno:
         return os.strerror(exc.errno)
+    if isinstance(exc, TimeoutError):
+        return "no answer in time"
     return getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
 
 
@@ -96,11 +99,11 @@ def parse_host(text: str) -> str:
     host = text
     if text.startswith("[") and text.endswith("]"):
         host = text[1:-1]
-        if _is_ip(host, 6):
+        if is_ip(host, 6):
             return host
     elif ":" not in text and text and not any(c.isspace() or c in "/@[]" for c in text) and _is_name(text):
         return host
-    hint = f"[{text}]" if _is_ip(text, 6) else "a name, an IPv4 address, or an IPv6 address in brackets"
+    hint = f"[{text}]" if is_ip(text, 6) else "a name, an IPv4 address, or an IPv6 address in brackets"
     raise UsageError(f"'{text}' is not a host: write {hint}")
 
 
@@ -111,7 +114,7 @@ def parse_local_host(text: str) -> str:
     """
     if text == "*":
         return "::"
-    return text if _is_ip(text, 6) else parse_host(text)
+    return text if is_ip(text, 6) else parse_host(text)
 
 
 def _is_name(host: str) -> bool:
@@ -123,7 +126,8 @@ def _is_name(host: str) -> bool:
 
 
 @functools.lru_cache(maxsize=256)
-def _is_ip(host: str, version: int = 0) -> bool:
+def is_ip(host: str, version: int = 0) -> bool:
+    """Whether `host` is an IP address and no name; `version` 4 or 6 asks for one of these."""
     try:
         return version in (0, ipaddress.ip_address(host).version)
     except ValueError:
@@ -229,7 +233,7 @@ async def accept(make_protocol: Callable[[], asyncio.BaseProtocol], sock: socket
 async def open_connection(address: Address, protocol: asyncio.BaseProtocol, patience: float) -> None:
     """Connect `protocol` to `address`. Raises OSError (TimeoutError after `patience` seconds)."""
     loop = asyncio.get_running_loop()
-    if not address.is_unix and _is_ip(address.host):
+    if not address.is_unix and is_ip(address.host):
         # One address and no name: the loop's own way is three times as fast.
         async with asyncio.timeout(patience):
             transport, _ = await loop.create_connection(lambda: protocol, *address)
@@ -259,10 +263,11 @@ async def connect(address: Address, patience: float = CONNECT_TIMEOUT) -> socket
                 sock.close()
                 raise
             return sock
-        if _is_ip(address.host):  # no thread for what needs no resolver
+        infos: Sequence[Any]
+        if is_ip(address.host):  # no thread for what needs no resolver
             infos = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
         else:
-            infos = await loop.getaddrinfo(*address, type=socket.SOCK_STREAM)
+            infos = await names.resolve(*address)
         sock = await aiohappyeyeballs.start_connection(infos, happy_eyeballs_delay=RACE_DELAY)
     tune(sock)
     return sock
