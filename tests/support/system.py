@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import email.utils
+import functools
 import io
 import json
 import time
 from collections.abc import Mapping
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any, Self
 
+import websockets.server
 from client_agent.service import ClientAgent
 from client_agent.settings import ClientSettings, Forward
 from host_agent.service import HostAgent
@@ -97,6 +100,7 @@ class System:
             print(self.raw_log[-20000:])
         await self.stop_agents()
         await self.relay.stop()
+        websockets.server.email = email  # type: ignore[attr-defined]
         bugs = self.events("bug")
         assert not bugs, bugs
 
@@ -128,6 +132,13 @@ class System:
         await self.host({"mc": target}, **settings)
         client = await self.client("mc", **settings)
         return client.ports[0]
+
+    def move_clock(self, seconds: float) -> None:
+        """Have the relay judge by a time, and tell one, that is so far from the true one."""
+        self.relay._access._clock = lambda: time.time() + seconds
+        formatdate = functools.partial(email.utils.formatdate, usegmt=True)
+        told = SimpleNamespace(formatdate=lambda **_: formatdate(time.time() + seconds))
+        websockets.server.email = SimpleNamespace(utils=told)  # type: ignore[attr-defined, assignment]  # until the end
 
     async def dial(self, role: Role, tunnel: str = "mc", *, v1: bool = False, instance_key: str = "") -> Peer:
         """A leg by hand, raw unless it is to be v1."""

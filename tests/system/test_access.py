@@ -20,6 +20,7 @@ from support.system import SECRET, System, bearer, token
 from support.wire import Wire
 from tunnel_core.agent import credentials, pool
 from tunnel_core.agent.credentials import LIFETIME, good_for
+from tunnel_core.errors import AccessDenied
 from tunnel_core.net.sockets import Address
 from tunnel_core.protocol import tokens
 from tunnel_core.protocol.endpoints import INSTANCE_KEY_HEADER, SUBPROTOCOL, new_id
@@ -209,11 +210,6 @@ async def test_revoking_closes_probes_too(loop_factory: Any, tmp_path: Path) -> 
         await until(lambda: not system.relay._admission.probes)
 
 
-def move_clock(system: System, seconds: float) -> None:
-    """Let the relay's clock, and no other, be so much later."""
-    system.relay._access._clock = lambda: time.time() + seconds
-
-
 async def test_expiry_stops_new_streams_and_no_live_one(loop_factory: Any) -> None:
     """A stream goes on past it; the next, on the pair that is free again, is refused with the reason."""
     async with serve(echo) as target, System() as system:
@@ -222,7 +218,7 @@ async def test_expiry_stops_new_streams_and_no_live_one(loop_factory: Any) -> No
         reader, writer = await connect(client.ports[0])
         writer.write(b"before")
         assert await reader.readexactly(6) == b"before"
-        move_clock(system, 3600 + 31)
+        system.move_clock(3600 + 31)
         writer.write(b"after")
         assert await reader.readexactly(5) == b"after"
         writer.write_eof()
@@ -253,7 +249,7 @@ async def test_what_follows_a_refused_open_goes_nowhere(loop_factory: Any, pair:
             assert (await client.heard())["type"] == "paired"
             assert (await host.heard())["type"] == "paired"
             assert (await host.heard())["type"] == "open"
-        move_clock(system, 3600 + 31)
+        system.move_clock(3600 + 31)
         stream = new_id()
         await client.say("open", stream=stream, key=new_id(), window=65536)
         await client.send(b"early data")
@@ -273,7 +269,8 @@ async def test_a_token_beats_a_secret(loop_factory: Any) -> None:
         await system.host({"mc": target}, token=Secret(token("host")), secret=Secret(OTHER))
         client = await system.client("mc", token=Secret(token("client", secret=OTHER)), wait=False)
         error = await client.failed
-        assert str(error) == f"the relay refuses this client: {INVALID}"
+        assert isinstance(error, AccessDenied)
+        assert error.reason == f"the relay refuses this client: {INVALID}"
         assert error.exit_code == 2
 
 
@@ -295,7 +292,7 @@ async def test_a_leg_that_waited_long_still_opens_a_stream(loop_factory: Any, mo
     async with serve(echo) as target, System() as system:
         port = await system.pair(target)
         await exchange(port, 1000)  # so that there is a free pair, too
-        move_clock(system, later)
+        system.move_clock(later)
         monkeypatch.setattr(credentials, "time", SimpleNamespace(time=lambda: time.time() + later))
         monkeypatch.setattr(client_tunnel, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + later))
         for _ in range(5):
@@ -310,7 +307,7 @@ async def test_a_clock_that_jumps_by_an_hour(loop_factory: Any, monkeypatch: pyt
         reader, writer = await connect(port)
         for word in (b"before", b"after the jump", b"after a loss"):
             if word == b"after the jump":
-                move_clock(system, jump)
+                system.move_clock(jump)
                 monkeypatch.setattr(credentials, "time", SimpleNamespace(time=lambda: time.time() + jump))
             elif word == b"after a loss":
                 wire.cut()
@@ -353,7 +350,7 @@ async def test_a_wrong_token_ends_an_agent(
         assert ended.returncode == 2
         assert ended.stdout == ""
         (line,) = ended.stderr.splitlines()
-        assert f'"reason":"{expected}"' in line
+        assert f'"reason":"{expected}' in line
 
 
 async def test_a_token_that_is_not_good_any_more_is_tried_again(
@@ -369,12 +366,12 @@ async def test_a_token_that_is_not_good_any_more_is_tried_again(
             "mc", relay=f"ws://127.0.0.1:{wire.port}", secret=Secret(), token=Secret(path=file), warm=1
         )
         await exchange(client.ports[0], 1000)
-        move_clock(system, 3600 + 31)
+        system.move_clock(3600 + 31)
         wire.cut()
 
-        def denied() -> list[dict[str, Any]]:  # the host's token is out of date by now, too
-            reason = f"the relay refuses this client: {EXPIRED}"
-            return [line for line in system.events("leg denied") if line["reason"] == reason]
+        def denied() -> list[dict[str, Any]]:
+            reason = "the relay refuses this client: the token has expired: this machine's clock is 60.5 min behind"
+            return [line for line in system.events("leg denied") if line["reason"].startswith(reason)]
 
         await until(lambda: len(denied()) >= 3)
         assert (denied()[-1]["level"], denied()[-1]["retry_seconds"]) == ("warning", 0.1)

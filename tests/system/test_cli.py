@@ -34,6 +34,8 @@ LOGS = {"log_level": ("warning", "warning"), "log_format": ("console", "console"
 ADMIN = {"admin_host": ("[::1]", "::1"), "admin_port": ("9999", 9999)}
 AGENTS = LOGS | ADMIN | {
     "relay": ("https://relay.example.com/", "wss://relay.example.com"),
+    "relay_host": ("tunnel.example.com", "tunnel.example.com"),
+    "header": ("X-Key:a-key", "X-Key:a-key"),
     "token": ("a-token", "a-token"),
     "secret": (SECRET, SECRET),
     "ca_file": ("/etc/ca.pem", "/etc/ca.pem"),
@@ -120,13 +122,34 @@ def test_each_setting_is_a_flag_a_variable_and_a_file(command: str, name: str, t
     assert value(**{variable: text}) == expected
     assert value(**{f"{variable}_FILE": str(file)}) == expected
     assert value(*flags, **{variable: "wrong!", f"{variable}_FILE": str(other)}) == expected
-    assert value(**{variable: text, f"{variable}_FILE": str(other)}) == expected
+    if name != "header":  # of which both count: test_headers_are_lines
+        assert value(**{variable: text, f"{variable}_FILE": str(other)}) == expected
     if isinstance(getattr(MODELS[command](), name), Secret):
         assert value(f"{flag}-file", str(file)) == expected
         assert value(f"{flag}-file", str(file), **{variable: "wrong!"}) == expected
-        assert value(*flags, f"{flag}-file", str(other)) == expected
+        if name != "header":
+            assert value(*flags, f"{flag}-file", str(other)) == expected
         file.write_text("renewed\n")
         assert value(f"{flag}-file", str(file)) == "renewed"
+
+
+def test_headers_are_lines(tmp_path: Path) -> None:
+    """Of flags that repeat, and of the file beside them; or of the variable and its file, if there is no flag."""
+    file = tmp_path / "headers"
+    file.write_text("X-Three: c\r\n")
+    flags = ("--header", "X-One: a b", "--header", "X-Two: b")
+    variables = {"CLIENT_AGENT_HEADER": "X-Four: d\nX-Five: e", "CLIENT_AGENT_HEADER_FILE": str(file)}
+
+    def headers(*arguments: str, **environ: str) -> list[tuple[str, str]]:
+        loaded: ClientSettings = load("client-agent", *arguments, **environ)
+        return loaded.headers()
+
+    assert headers() == []
+    assert headers(*flags, **variables) == [("X-One", "a b"), ("X-Two", "b")]
+    assert headers(*flags, "--header-file", str(file)) == [("X-One", "a b"), ("X-Two", "b"), ("X-Three", "c")]
+    assert headers(**variables) == [("X-Four", "d"), ("X-Five", "e"), ("X-Three", "c")]
+    file.write_text("X-Renewed: f")
+    assert headers("--header-file", str(file)) == [("X-Renewed", "f")]
 
 
 @pytest.mark.parametrize(
@@ -260,6 +283,9 @@ BAD: list[tuple[str, tuple[str, ...], str]] = [
     ("host-agent", (*HOST, "--warm"), "argument --warm: expected one argument"),
     ("client-agent", (), "no relay is given: write --relay wss://relay.example.com"),
     ("client-agent", CLIENT[:2], "nothing is forwarded: write --forward 25565=mc"),
+    ("client-agent", (*CLIENT, "--header", "Host: hunter2"), "--header: Host cannot be given: write --relay-host NAME"),
+    ("client-agent", (*CLIENT, "--header", "hunter2"), "--header: number 1 is no header: write 'NAME: VALUE'"),
+    ("client-agent", (*CLIENT, "--relay-host", "a b"), "--relay-host: 'a b' is not a host"),
     ("client-agent", (*CLIENT, "health"), "write health first: client-agent health --admin-port PORT"),
     *(
         ("client-agent", ("--relay", url, *CLIENT[2:]), f"--relay: '{url}' is not a relay's URL: {URL}")

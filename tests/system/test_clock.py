@@ -17,11 +17,6 @@ from tunnel_core.service.settings import Secret
 HOUR = 3600.0
 
 
-def move_clock(system: System, seconds: float) -> None:
-    """Have the relay judge by a time that is this far from the true one."""
-    system.relay._access._clock = lambda: time.time() + seconds
-
-
 async def all_go_on(streams: list[Streams], round_number: int) -> None:
     """Each stream carries what is its own and nobody else's, all at once."""
 
@@ -42,7 +37,7 @@ async def test_live_streams_go_on(loop_factory: Any, jump: float) -> None:
         streams = [await connect(port) for _ in range(8)]
         await all_go_on(streams, 0)
         for round_number, moved in enumerate((jump, 0.0, -jump, jump, 0.0), 1):
-            move_clock(system, moved)
+            system.move_clock(moved)
             await all_go_on(streams, round_number)
         for _, writer in streams:
             await close(writer)
@@ -57,7 +52,7 @@ async def test_a_jump_forwards_ends_what_new_streams_need(loop_factory: Any, mon
         client = await system.client("mc", secret=Secret(), token=Secret(token("client", lasts=HOUR / 2)), warm=1)
         living = await connect(client.ports[0])
         await all_go_on([living], 0)
-        move_clock(system, HOUR)
+        system.move_clock(HOUR)
         answer = await get(system.relay.port, "/client/mc", bearer("client", lasts=HOUR / 2), upgrade=True)
         assert (answer.status, answer.text) == (401, "the token has expired: ask for a new one\n")
         reader, writer = await connect(client.ports[0])
@@ -66,7 +61,7 @@ async def test_a_jump_forwards_ends_what_new_streams_need(loop_factory: Any, mon
         await close(writer)
         await until(lambda: system.events("leg denied"))
         await all_go_on([living], 1)
-        move_clock(system, 0)
+        system.move_clock(0)
         await until(lambda: client.dialer.reachable)
         await exchange(client.ports[0], 100_000)
         await all_go_on([living], 2)
@@ -78,10 +73,10 @@ async def test_a_jump_back_makes_an_old_token_good(loop_factory: Any) -> None:
     old = bearer("client", lasts=-HOUR / 2)
     async with System() as system:
         assert (await get(system.relay.port, "/client/mc", old, upgrade=True)).status == 401
-        move_clock(system, -HOUR)
+        system.move_clock(-HOUR)
         async with await Peer.dial(system.relay.port, "/client/mc", old):
             pass
-        move_clock(system, 0)
+        system.move_clock(0)
         assert (await get(system.relay.port, "/client/mc", old, upgrade=True)).status == 401
 
 
@@ -100,10 +95,26 @@ async def test_an_agent_whose_clock_jumped_comes_back(
         (host, client) = system.agents
         for round_number, moved in enumerate((jump, 0.0), 1):
             for agent in (host, client):
-                agent.dialer._token._made.clear()  # type: ignore[attr-defined]  # the credentials: as if the last one had run out
+                agent._credentials._made.clear()  # as if the last one had run out
             await all_go_on(streams, round_number)
             if moved >= 0:
                 await exchange(port, 100_000)
                 await asyncio.gather(*(exchange(port, 10_000, seed) for seed in range(8)))
         for _, writer in streams:
             await close(writer)
+
+
+@pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["ahead", "behind"])
+async def test_an_agent_that_starts_with_a_wrong_clock(
+    loop_factory: Any, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    """The relay's refusal tells the time by which its tokens are good; the log names the clock."""
+    monkeypatch.setattr(credentials, "time", SimpleNamespace(time=lambda: time.time() + jump))
+    async with serve(echo) as target, System() as system:
+        port = await system.pair(target)
+        await exchange(port, 100_000)
+        for agent in system.agents:
+            assert not agent.failed.done()
+        words = "60 min ahead of the relay's" if jump > 0 else "60 min behind the relay's"
+        assert [line["clock"] for line in system.events("clock differs")] == [words, words]
+        assert not system.events("relay unreachable")

@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.apps import close, connect, echo, exchange, serve, until
+from support.apps import Handler, close, connect, echo, exchange, serve, until
 from support.proxies import Proxy, proxy
 from support.system import System
-from support.tls import Authority, terminating
+from support.tls import Authority, pipe, terminating
 from support.wire import Wire
-from tunnel_core.net import dialer, sockets
+from tunnel_core.net import dialer, names, sockets
 from tunnel_core.net.sockets import Address
 from tunnel_core.protocol.endpoints import new_id
+from tunnel_core.service.settings import Secret
 from websockets.frames import Frame, Opcode
 
 MIB = 1 << 20
@@ -77,7 +78,7 @@ async def test_a_certificate_that_is_not_trusted(loop_factory: Any, authority: A
             await until(lambda: failures(system) >= 3)
             (reason,) = reasons(system)
             assert reason.startswith(f"the certificate of {url} is not trusted (")
-            assert reason.endswith("): give its CA with --ca-file")
+            assert reason.endswith("): its CA is not the one of --ca-file")
         async with terminating(system.relay.port, authority.context("127.0.0.1"), listen=port):
             await until(lambda: not client.readiness())
             assert len(system.events("relay reachable")) == 1
@@ -100,7 +101,7 @@ async def test_tls_to_a_port_without(loop_factory: Any, authority: Authority) ->
         url = f"wss://127.0.0.1:{system.relay.port}"
         await system.client("mc", relay=url, ca_file=str(authority.file), wait=False)
         await until(lambda: failures(system) >= 2)
-        assert re.fullmatch(rf"no TLS with {url} \(\w+\): is it ws:// there, or a proxy\?", reasons(system)[0])
+        assert re.fullmatch(rf"no TLS with {url} \(\w+\): is it ws:// there, or another port\?", reasons(system)[0])
 
 
 # Proxies.
@@ -192,7 +193,7 @@ async def test_a_proxy_that_refuses(loop_factory: Any, through: Callable[..., No
         through(**variables(kind, by, "alex:wrong-password"))
         await system.client("mc", wait=False)
         await until(lambda: by.refused >= 2 and reasons(system))
-        assert reasons(system)[0].startswith(f"the proxy to {system.url} failed: ")
+        assert reasons(system)[0].startswith(f"the proxy 127.0.0.1:{by.port} refuses the user name or the password: ")
         assert "wrong-password" not in system.raw_log
         assert not by.asked
 
@@ -209,17 +210,63 @@ async def test_a_proxy_that_leaves(loop_factory: Any, through: Callable[..., Non
             through(http_proxy=f"http://127.0.0.1:{port}")
             await system.client("mc", wait=False)
             await until(lambda: failures(system) >= 3)
-            assert reasons(system)[0].startswith(f"the proxy to {system.url} failed: ")
+            assert reasons(system)[0] == f"the proxy 127.0.0.1:{port} hung up: no whole answer: is it a proxy?"
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "asks for a user name and a password: write both in"),
+        (b"HTTP/1.1 403 Forbidden\r\n\r\nno", "does not connect to RELAY: HTTP 403 Forbidden: have it let you out"),
+        (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", "does not connect to RELAY: HTTP 502 Bad Gateway: it does not reach"),
+        (b"SSH-2.0-OpenSSH\r\n\r\n", "is no HTTP proxy"),
+    ],
+)
+async def test_what_a_proxy_answers(
+    loop_factory: Any, through: Callable[..., None], answer: bytes, expected: str
+) -> None:
+    """Each refusal is told as the proxy's, with its own advice."""
+
+    async def refuses(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+
+    async with serve(refuses) as port, System() as system:
+        through(http_proxy=f"http://127.0.0.1:{port}")
+        await system.client("mc", wait=False)
+        await until(lambda: reasons(system))
+        expected = expected.replace("RELAY", f"127.0.0.1:{system.relay.port}")
+        assert f"127.0.0.1:{port} {expected}" in reasons(system)[0]
 
 
 async def test_a_proxy_that_is_not_there(loop_factory: Any, through: Callable[..., None]) -> None:
-    """The same; and a variable that names none at all."""
-    for url in ("http://127.0.0.1:1", "socks5://127.0.0.1:1", "nonsense", "gopher://127.0.0.1:1", "http://127.0.0.1:x"):
+    """It is the proxy that is named, by its name too; and a variable that names none at all is told of."""
+    for url, expected in (
+        ("http://127.0.0.1:1", "the proxy 127.0.0.1:1 cannot be reached: Connection refused: mend the variable"),
+        ("socks5://127.0.0.1:1", "the proxy 127.0.0.1:1 cannot be reached: Connection refused: mend the variable"),
+        ("https://127.0.0.1:1", "the proxy 127.0.0.1:1 cannot be reached: Connection refused: mend the variable"),
+        ("nonsense", "no way to"),
+        ("gopher://alex:hunter2@127.0.0.1:1", "no way to"),
+        ("http://127.0.0.1:x", "no way to"),
+    ):
         through(http_proxy=url)
         async with System() as system:
             await system.client("mc", wait=False)
             await until(lambda: failures(system) >= 2)
-            assert system.url in reasons(system)[0], url
+            assert reasons(system)[0].startswith(expected), url
+            assert "hunter2" not in system.raw_log
+
+
+async def test_one_proxy_for_everything(loop_factory: Any, through: Callable[..., None]) -> None:
+    """all_proxy counts where no other variable does; no_proxy beats it."""
+    async with System() as system, proxy("socks") as by:
+        through(all_proxy=f"socks://127.0.0.1:{by.port}")
+        await system.client("mc")
+        assert by.asked
+        by.asked.clear()
+        through(all_proxy=f"socks://127.0.0.1:{by.port}", no_proxy="127.0.0.1")
+        await system.client("mc")
+        assert not by.asked
 
 
 # Relays that are none, or not now.
@@ -246,28 +293,19 @@ def http(status: str, body: str = "", *headers: str) -> bytes:
 
 
 ANSWERS = {
-    "garbage": (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "cannot reach URL: did not receive a valid HTTP response"),
+    "garbage": (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "cannot reach URL: what answers there speaks no HTTP"),
     "nothing": (b"", "cannot reach URL: "),
-    "200": (http("200 OK", "<html>\nhello"), "URL answered HTTP 200: <html>"),
-    "404": (
-        http("404 Not Found", "no such page"),
-        "URL answered HTTP 404: nothing of a relay at this address: no such",
+    "a page": (
+        http("403 Forbidden", "<html>\nhello"),
+        "URL answered HTTP 403: Forbidden: not the relay, but something",
     ),
-    "502": (http("502 Bad Gateway"), "URL answered HTTP 502: Bad Gateway"),
-    "503": (http("503 Service Unavailable", "full\x1b[2J", "Retry-After: 0"), "URL answered HTTP 503: full[2J"),
-    "301": (
-        http("301 Moved Permanently", "", "Location: https://relay.example.com/client/mc"),
-        "URL answered HTTP 301: it is at https://relay.example.com: give that with --relay",
+    "full": (http("503 Service Unavailable", "full\x1b[2J", "Retry-After: 0"), "URL answered HTTP 503: full[2J"),
+    "a login": (
+        http("302 Found", "", "Location: /login?token=hunter2"),
+        "URL answered HTTP 302: it sends to HTTP/login: something before the relay asks for a login",
     ),
-    "302": (
-        http("302 Found", "", "Location: /login"),
-        "URL answered HTTP 302: it is at /login: give that with --relay",
-    ),
-    "307": (http("307 Temporary Redirect", "", "Location: gopher://x"), "URL answered HTTP 307: it is at gopher://x"),
-    "308": (http("308 Permanent Redirect"), "URL answered HTTP 308: Permanent Redirect"),
-    "long": (http("500 Internal Server Error", "x" * 5000), "URL answered HTTP 500: " + "x" * 200),
     "endless": (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000, "cannot reach URL: "),
-}
+}  # the others: unit/net/test_refusals.py
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
@@ -284,7 +322,9 @@ async def test_another_server_than_a_relay(loop_factory: Any, answer: str) -> No
         url = f"ws://127.0.0.1:{port}"
         client = await system.client("mc", relay=url, wait=False)
         await until(lambda: failures(system) >= 3)
-        assert reasons(system)[0].startswith(expected.replace("URL", url))
+        expected = expected.replace("URL", url).replace("HTTP/", f"http://127.0.0.1:{port}/")
+        assert reasons(system)[0].startswith(expected)
+        assert "hunter2" not in system.raw_log
         assert len(reasons(system)) == 1
         assert not client.failed.done()
 
@@ -354,20 +394,75 @@ async def test_an_unforeseen_error_is_no_busy_loop(loop_factory: Any, monkeypatc
         assert [str(context["exception"]) for context in told] == ["boom"] * 8
 
 
+# What something before the relay asks for.
+
+
+def gate(heads: list[str], port: int) -> Handler:
+    """Lets through to a port who brings the header, and keeps what was brought."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        heads.append(head.decode())
+        if b"\r\nCF-Access-Client-Secret: hunter2\r\n" not in head:
+            writer.write(http("302 Found", "", "Location: /login"))
+            return
+        there, back = await connect(port)
+        back.write(head)
+        await asyncio.gather(pipe(reader, back), pipe(there, writer))
+
+    return handle
+
+
+async def test_headers_for_what_stands_before_the_relay(loop_factory: Any, tmp_path: Path) -> None:
+    """From flags and a file, which is read anew at each dial; the log has no value of them."""
+    heads: list[str] = []
+    file = tmp_path / "headers"
+    file.write_text("CF-Access-Client-Secret: wrong\n")
+    async with serve(echo) as target, System() as system, serve(gate(heads, system.relay.port)) as port:
+        settings: dict[str, Any] = {"relay": f"ws://127.0.0.1:{port}", "header": Secret("User-Agent: tea/1.0", file)}
+        host = await system.host({"mc": target}, wait=False, **settings)
+        await until(lambda: reasons(system))
+        assert "login" in reasons(system)[0]
+        assert not host.failed.done()
+        file.write_text("# of the operator\nCF-Access-Client-Id: alex\nCF-Access-Client-Secret: hunter2\n")
+        await until(lambda: not host.readiness())
+        client = await system.client("mc", **settings)
+        await exchange(client.ports[0], 1000)
+        assert "\r\nUser-Agent: tea/1.0\r\n" in heads[-1]
+        assert "\r\nCF-Access-Client-Id: alex\r\n" in heads[-1]
+        assert heads[-1].count("User-Agent") == 1
+        await system.stop_agents()
+        assert "hunter2" not in system.raw_log
+
+
+async def test_a_relay_by_another_name(loop_factory: Any, authority: Authority) -> None:
+    """--relay-host: the name in the certificate and the Host header; the way there is the URL's."""
+    heads: list[str] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.write(http("503 Service Unavailable"))
+
+    async with serve(handle, context=authority.context("relay.test")) as port, System() as system:
+        settings: dict[str, Any] = {"relay": f"wss://127.0.0.1:{port}/sub", "ca_file": str(authority.file)}
+        await system.client("mc", relay_host="relay.test", wait=False, **settings)
+        await until(lambda: heads)
+        assert heads[0].startswith("GET /sub/client/mc HTTP/1.1\r\n")
+        assert f"\r\nHost: relay.test:{port}\r\n" in heads[0]
+
+
 # Names.
 
 
 async def test_names_are_resolved_anew_at_each_dial(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A relay that moved is found at its new address, and a target as well."""
-    loop = asyncio.get_running_loop()
     asked: list[str] = []
     places: dict[str, int] = {}
+    resolve = names.resolve
 
-    resolve = loop.getaddrinfo
-
-    async def getaddrinfo(host: str, port: int, **options: Any) -> Any:
+    async def resolves(host: str, port: int) -> Any:
         if not host.endswith(".test"):
-            return await resolve(host, port, **options)
+            return await resolve(host, port)
         asked.append(host)
         if host not in places:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -379,7 +474,7 @@ async def test_names_are_resolved_anew_at_each_dial(loop_factory: Any, monkeypat
     async with serve(echo) as old, serve(another) as new, System() as system, contextlib.AsyncExitStack() as stack:
         first, second = [await stack.enter_async_context(Wire(system.relay.port)) for _ in range(2)]
         with monkeypatch.context() as patch:
-            patch.setattr(loop, "getaddrinfo", getaddrinfo)
+            patch.setattr(names, "resolve", resolves)
             places.update({"server.test": old})
             url = "ws://relay.test:1"
             host = await system.host({"mc": Address("server.test", 1)}, relay=url, wait=False)
@@ -462,6 +557,7 @@ async def test_a_target_that_does_not_answer(loop_factory: Any) -> None:
             await reader.read()
         await close(writer)
         assert system.events("stream closed")[-1]["reason"] == "the target did not answer in time"
+        assert system.events("target refused")[-1]["error"] == "no answer in time"
 
 
 # The first frames.

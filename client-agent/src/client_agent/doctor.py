@@ -59,7 +59,11 @@ class ClientDoctor(doctor.Doctor):
             leg.send_message(Open(stream, new_id(), MIN_WINDOW))
             async with asyncio.timeout(PATIENCE):
                 answer = await self._answer
-        except (TunnelError, TimeoutError) as exc:
+        except TimeoutError as exc:
+            raise Failed(
+                f"no answer through the tunnel within {PATIENCE:g} s", "run the host-agent's doctor: it sees the target"
+            ) from exc
+        except TunnelError as exc:
             raise Failed(f"no answer through the tunnel: {exc}", "run the host-agent's doctor") from exc
         if isinstance(answer, Accepted):
             leg.send_message(Reset(stream, "a doctor's visit"))

@@ -59,6 +59,12 @@ class ClientAgent(Agent):
     def readiness(self) -> str:
         return "" if self.dialer.reachable else "the relay cannot be reached, or does not let this agent in"
 
+    def connected(self) -> None:
+        for name, socks in self._listening:
+            host, port = socks[0].getsockname()[:2]
+            here = Address("127.0.0.1" if host in ("::", "0.0.0.0") else host, port)
+            self.log.info("connected", relay=self.settings.relay, tunnel=name, hint=f"point your application at {here}")
+
     async def start(self) -> None:
         await super().start()
         for tunnel in self._tunnels.values():

@@ -28,7 +28,7 @@ class HostDoctor(doctor.Doctor):
             sock = await sockets.connect(target)
         except OSError as exc:
             raise Failed(
-                f"{target} does not answer: {doctor.reason_of(exc)}",
+                f"{target} does not answer: {sockets.why(exc)}",
                 "is the server running, and does it listen on that address and port?",
             ) from exc
         sock.close()

@@ -92,7 +92,7 @@ class Session:
             reason = "the target refused the connection"
         else:
             reason = "the target cannot be reached"
-        self._log.warning("target refused", target=str(self._tunnel.target), error=str(exc))
+        self._log.warning("target refused", target=str(self._tunnel.target), error=sockets.why(exc))
         if isinstance(self.stream, HostStream):
             self.stream.refuse(reason)
         else:

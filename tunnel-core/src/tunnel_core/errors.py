@@ -4,9 +4,17 @@ from __future__ import annotations
 
 
 class TunnelError(Exception):
-    """Anything this project raises on purpose. `exit_code` is what ends a command."""
+    """Anything this project raises on purpose. `exit_code` is what ends a command.
+
+    `reason` says what is wrong; `advice`, where it is not part of that, what to do.
+    """
 
     exit_code = 1
+
+    def __init__(self, reason: str, advice: str = "") -> None:
+        super().__init__(f"{reason}: {advice}" if advice else reason)
+        self.reason = reason
+        self.advice = advice
 
 
 class UsageError(TunnelError):
@@ -16,22 +24,19 @@ class UsageError(TunnelError):
 
 
 class AccessDenied(TunnelError):
-    """The relay does not accept this agent's token (HTTP 401 or 403). `date`: the relay's clock, if it told that."""
+    """The relay does not accept this agent's token (HTTP 401 or 403)."""
 
     exit_code = 2
-    date = ""
 
 
 class RelayUnavailable(TunnelError):
     """The relay cannot be reached, or will not take a leg now. Worth another try.
 
-    `retry_after` is the relay's own wish in seconds, where it stated one; `date` its clock.
+    `retry_after` is the relay's own wish in seconds, where it stated one.
     """
 
-    date = ""
-
-    def __init__(self, reason: str, retry_after: float | None = None) -> None:
-        super().__init__(reason)
+    def __init__(self, reason: str, advice: str = "", retry_after: float | None = None) -> None:
+        super().__init__(reason, advice)
         self.retry_after = retry_after
 
 
@@ -41,4 +46,3 @@ class ProtocolViolation(TunnelError):
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
         self.code = code
-        self.reason = reason

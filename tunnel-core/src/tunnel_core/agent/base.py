@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterable
 from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry
 
-from ..errors import TunnelError
+from ..errors import TunnelError, UsageError
 from ..net import sockets
 from ..net.buffers import FRAME_SIZE
-from ..net.dialer import DIAL_TIMEOUT, Dialer
+from ..net.dialer import DIAL_TIMEOUT
 from ..net.liveness import LegMonitor
 from ..net.route import RouteWatch
 from ..protocol.endpoints import Role, new_id
@@ -22,13 +23,16 @@ from ..service import logs
 from ..service.admin import AdminServer
 from ..service.metrics import ProcessMetrics, TunnelLabels
 from ..service.run import loop_name
+from ..service.settings import show_duration
+from . import reach
 from .clock import StreamClock
-from .credentials import Credentials
+from .credentials import RENEW, SOON, RelayClock
 from .metrics import AgentMetrics, Carried
 from .settings import AgentSettings
 
 BUSY: Final = 5.0  # seconds: no network forgets a connection in so short a standstill
 LEG_PATIENCE: Final = 1.0  # seconds for the relay's half of the close handshake, when stopping
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 REPEAT_FAILURE: Final = 30.0  # seconds between log lines while the relay stays away for the same reason
 
 
@@ -56,18 +60,20 @@ class Agent:
         self.monitor = LegMonitor(
             process.leg_round_trip.observe, process.loop_lag.observe, stood_still=self._stood_still
         )
-        credentials = Credentials(role, settings.token, settings.secret)
-        credentials.check(tunnels)
-        self.dialer = Dialer(
-            settings.relay,
+        self._relay_clock = RelayClock(self._clock_moved)
+        self._credentials = reach.credentials(settings, role, self._relay_clock)
+        self._credentials.check(tunnels)
+        self.dialer = reach.dialer(
+            settings,
             role,
+            self._credentials,
             instance_key=new_id() if role == "host" else None,
-            token=credentials,
-            ca_file=settings.ca_file or None,
             on_failure=self._relay_failed,
             on_success=self._relay_found,
         )
         self._route = RouteWatch(lambda: self.dialer.peer, self._network_changed)
+        self._connected = False  # once
+        self._token_timer: asyncio.TimerHandle | None = None
         self._told: tuple[str, float] | None = None  # what was last logged of the relay's absence, when
         self.admin: AdminServer | None = None
         if settings.admin_port is not None:
@@ -86,6 +92,10 @@ class Agent:
         """Why the agent is not ready; empty if it is."""
         raise NotImplementedError
 
+    def connected(self) -> None:
+        """The relay has let this agent in for the first time: say so."""
+        self.log.info("connected", relay=self.settings.relay)
+
     # Service
 
     async def start(self) -> None:
@@ -100,6 +110,8 @@ class Agent:
         await self.monitor.close_all(CloseCode.GOING_AWAY, "the agent stops", LEG_PATIENCE)
         self.clock.stop()
         self._route.stop()
+        if self._token_timer is not None:
+            self._token_timer.cancel()
         self.monitor.stop()
         if self.admin is not None:
             await self.admin.stop()
@@ -137,9 +149,35 @@ class Agent:
             self.log.warning("relay unreachable", reason=reason)
 
     def _relay_found(self) -> None:
+        if not self._connected:
+            self._connected = True
+            self.connected()
+            self._look_at_token()
         if self._told is not None:
             self._told = None
             self.log.info("relay reachable", relay=self.settings.relay)
+
+    # The token's end.
+
+    def _clock_moved(self) -> None:
+        clock = self._relay_clock
+        if clock.differs:
+            self.log.warning("clock differs", clock=f"{clock}", hint="set this machine's clock (NTP)")
+        else:
+            self.log.info("clock agrees", relay=self.settings.relay)
+
+    def _look_at_token(self) -> None:
+        """Warn of the end of the token that this agent was given, days before; and look again tomorrow."""
+        if not self.settings.token:
+            return
+        wait = DAY
+        with contextlib.suppress(UsageError):  # a file that is unreadable now is told of where it is needed
+            left = self._credentials.grant().expires - self._relay_clock.now()
+            if 0 < left < SOON:
+                self.log.warning("token ends soon", left=show_duration(left), hint=RENEW)
+            if left > HOUR:
+                wait = min(DAY, left - HOUR)
+        self._token_timer = asyncio.get_running_loop().call_later(max(MINUTE, wait), self._look_at_token)
 
     async def reset_all(self, sessions: Iterable[Stoppable]) -> None:
         """Reset all streams, and wait a little until the other ends know."""

@@ -1,4 +1,4 @@
-"""Where an agent's tokens come from."""
+"""Where an agent's tokens come from, and what time it is at the relay that judges them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import email.utils
 import platform
 import re
 import time
+from collections.abc import Callable
 from typing import Final
 
 from ..errors import AccessDenied, UsageError
 from ..protocol import tokens
 from ..protocol.endpoints import Role
-from ..protocol.tokens import Grant
-from ..service.settings import Secret
+from ..protocol.tokens import LEEWAY, Grant
+from ..service.settings import Secret, show_duration
 
 LIFETIME: Final = 300.0  # seconds of a token the agent makes for itself: a dial needs one for a moment
+MARGIN: Final = 60.0  # seconds before its end at which the next one is made
+SOON: Final = 3 * 86400.0  # seconds until a given token's end: time to ask for another
+RENEW: Final = "ask for a new one; in the same file (--token-file) it is taken without a restart"
+NOTICED: Final = 5.0  # seconds by which a clock has to move until tokens are made by the new time
 FILE_NAME: Final = re.compile(r"[^\s]*[/\\][^\s]*|[^\s]{1,100}\.(token|txt|jwt)", re.IGNORECASE)
-RENEW: Final = 60.0  # seconds before its end at which the next one is made
 
 
 def good_for(token: str | None, relay_date: str) -> float:
@@ -33,16 +37,57 @@ def good_for(token: str | None, relay_date: str) -> float:
     return left if left > 0 else float("inf")
 
 
+class RelayClock:
+    """The relay's clock, as its answers tell it: to the second, and late by the way here.
+
+    `moved` is called when this machine's turns out to differ from it, or not any more.
+    """
+
+    def __init__(self, moved: Callable[[], None] = lambda: None) -> None:
+        self._moved = moved
+        self._told = 0.0  # the difference that was told last
+        self.ahead = 0.0  # seconds that this machine's clock is ahead
+        self.known = False
+
+    def learn(self, date: str) -> None:
+        """Take over the `Date` of an answer; what is none teaches nothing."""
+        try:
+            self.ahead = time.time() - email.utils.parsedate_to_datetime(date).timestamp()
+        except ValueError:
+            return
+        self.known = True
+        if abs(self.ahead - self._told) > LEEWAY:
+            self._told = self.ahead
+            self._moved()
+
+    @property
+    def differs(self) -> bool:
+        """Whether the difference is more than what tokens are given."""
+        return abs(self.ahead) > LEEWAY
+
+    def now(self) -> float:
+        """The relay's time, in seconds since the epoch; this machine's until the relay has told it."""
+        return time.time() - self.ahead
+
+    def __str__(self) -> str:
+        return f"{show_duration(abs(self.ahead))} {'ahead of' if self.ahead > 0 else 'behind'} the relay's"
+
+
 class Credentials:
     """Gives the token for a tunnel: the one the agent was given, or a fresh one of its own making.
 
-    A given token beats a secret. With neither, none is sent.
+    A given token beats a secret. With neither, none is sent. Tokens are made by the relay's `clock`
+    unless that is not `trusted`: whoever could tell us a date far ahead would get a token that is
+    good for long.
     """
 
-    def __init__(self, role: Role, token: Secret, secret: Secret) -> None:
+    def __init__(self, role: Role, token: Secret, secret: Secret, clock: RelayClock, *, trusted: bool) -> None:
         self._role: Role = role
         self._token = token
         self._secret = secret
+        self.clock = clock
+        self._trusted = trusted
+        self._ahead = 0.0  # the difference of clocks that tokens are made by
         self._made: dict[str, tuple[float, str]] = {}
 
     def check(self, tunnels: list[str]) -> None:
@@ -73,15 +118,17 @@ class Credentials:
                 raise UsageError("this is the name of a file, not a token: write --token-file FILE") from exc
             raise UsageError(str(exc)) from exc
 
+    # net.dialer.TokenSource
+
     def __call__(self, tunnel: str) -> str | None:
         """The token to dial `tunnel` with, read or made now. Raises UsageError."""
         if self._token:
             return self._given()
         if not self._secret:
             return None
-        now = time.time()
+        now = time.time() - self._ahead
         expires, token = self._made.get(tunnel, (0.0, ""))
-        if expires - RENEW < now:
+        if expires - MARGIN < now:
             expires = now + LIFETIME
             token = tokens.issue(
                 tokens.parse_secrets(self._secret.read())[0],
@@ -92,3 +139,36 @@ class Credentials:
             )
             self._made[tunnel] = expires, token
         return token
+
+    def learn(self, date: str) -> None:
+        self.clock.learn(date)
+        if self._trusted and abs(self.clock.ahead - self._ahead) > NOTICED:
+            self._ahead = self.clock.ahead
+            self._made.clear()
+
+    def explain(self, denied: AccessDenied, tunnel: str) -> AccessDenied:
+        reason = denied.reason
+        if tokens.EXPIRED in reason:
+            reason = reason.partition(": ask")[0]
+            if self.clock.differs:
+                advice = f"this machine's clock is {self.clock}: set it (NTP)"
+                if self._token:
+                    advice += ", or ask for a new token if it is right"
+            else:
+                advice = "ask for a new one"
+        elif tokens.NOT_VALID in reason:
+            advice = (
+                "it was made with another secret than this relay's: ask whoever runs this relay for one"
+                if self._token
+                else "the secret is not this relay's"
+            )
+        elif "does not allow" in reason:
+            advice = (
+                f"ask for one made with --role {self._role} --tunnel {tunnel}, and without --network, "
+                "or with this machine's"
+            )
+        elif "is needed" in reason:
+            advice = "give one with --token-file"
+        else:
+            advice = ""
+        return AccessDenied(reason, advice)

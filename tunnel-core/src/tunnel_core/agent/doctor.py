@@ -7,43 +7,35 @@ other side, the target. Each prints one line as it is done.
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import ssl
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from websockets.exceptions import InvalidProxy
-from websockets.proxy import Proxy, get_proxy, parse_proxy
-from websockets.uri import WebSocketURI, parse_uri
+from websockets.uri import parse_uri
 
 from ..errors import AccessDenied, ProtocolViolation, RelayUnavailable, UsageError
-from ..net import sockets
-from ..net.dialer import Dialed, Dialer
+from ..net import names, proxies, refusals, sockets
 from ..net.leg import Leg
 from ..net.liveness import LegMonitor
 from ..net.sockets import Address
-from ..protocol import tokens
 from ..protocol.control import MAX_MESSAGE, PROBE_BYTES, Probed, to_doctor
 from ..protocol.endpoints import PROBE, Role
 from ..protocol.frames import CloseCode
-from ..protocol.tokens import LEEWAY
-from .credentials import Credentials
+from ..service.settings import show_duration
+from . import reach
+from .credentials import RENEW, SOON, RelayClock
 from .settings import AgentSettings
 
 PINGS: Final = 5
 PATIENCE: Final = 5.0  # seconds for the pings, and for the bytes
+SLIGHT: Final = 2.0  # seconds by which a clock may be off, as far as that can be seen
 LEAVE: Final = 1.0  # seconds for the last legs to close
 PIECE: Final = 64 * 1024
 MOST_IN_FLIGHT: Final = 1024 * 1024  # bytes of the probe that may be on their way: as a stream's window
 
 Say = Callable[[str], None]
-
-
-def reason_of(exc: OSError) -> str:
-    """An error in words, also where it brings none."""
-    return exc.strerror or str(exc) or type(exc).__name__
 
 
 class Failed(Exception):
@@ -55,13 +47,8 @@ class Failed(Exception):
         self.advice = advice
 
 
-def _proxy(uri: WebSocketURI) -> Proxy | None:
-    """The proxy to go through, by the environment. Raises UsageError."""
-    url = get_proxy(uri)
-    try:
-        return parse_proxy(url) if url is not None else None
-    except (InvalidProxy, ValueError) as exc:  # neither is shown: a password may be in it
-        raise UsageError("the proxy in the environment is none: write http_proxy=http://HOST:PORT") from exc
+class Warned(Failed):
+    """Something to know, that keeps nothing from working."""
 
 
 class _ProbeLeg(Leg):
@@ -106,20 +93,12 @@ class Doctor:
         self._say = say
         self._sick = 0
         self._uri = parse_uri(settings.relay)
-        self._proxy = _proxy(self._uri)
-        self._relay_date = ""  # the relay's clock, as its last answer told it
+        self._proxy = proxies.of_environment(self._uri)
+        self._clock = RelayClock()
         self._trips: asyncio.Queue[float] = asyncio.Queue()
         self.monitor = LegMonitor(self._trips.put_nowait, lambda _: None)
-        self._credentials = Credentials(role, settings.token, settings.secret)
-        self.dialer = Dialer(
-            settings.relay,
-            role,
-            instance_key=None,
-            token=self._credentials,
-            ca_file=settings.ca_file or None,
-            on_failure=lambda _: None,
-            on_success=lambda: None,
-        )
+        self._credentials = reach.credentials(settings, role, self._clock)
+        self.dialer = reach.dialer(settings, role, self._credentials)
 
     async def run(self) -> int:
         """Run all checks. Returns the exit code: 0 if all is well, else 1."""
@@ -138,7 +117,9 @@ class Doctor:
         else:
             for tunnel in self.tunnels:
                 await self._probe(tunnel)
-            await self.check("clock", self._clock)
+            await self.check("clock", self._clocks)
+            if self.settings.token:
+                await self.check("expiry", self._expiry)
             await self.monitor.close_all(CloseCode.NORMAL, "", LEAVE)
         if self._sick:
             self._say(f"{self._sick} of these need looking after")
@@ -151,11 +132,12 @@ class Doctor:
         """Run one check and print its line. Whether it went well."""
         try:
             self._say(f"  ok    {name:<12} {await check()}")
-        except Failed as failed:
-            self._sick += 1
-            self._say(f"  FAIL  {name:<12} {failed.what}")
-            self._say(f"        {'':<12} → {failed.advice}")
-            return False
+        except Failed as found:
+            well = isinstance(found, Warned)
+            self._sick += not well
+            self._say(f"  {'warn' if well else 'FAIL'}  {name:<12} {found.what}")
+            self._say(f"        {'':<12} → {found.advice}")
+            return well
         return True
 
     # The way to the relay.
@@ -163,53 +145,57 @@ class Doctor:
     @property
     def _door(self) -> Address:
         """Where TCP goes: the relay, or the proxy before it."""
-        if self._proxy is not None:
-            return Address(self._proxy.host, self._proxy.port)
-        return Address(self._uri.host, self._uri.port)
+        return proxies.address_of(self._proxy) if self._proxy is not None else Address(self._uri.host, self._uri.port)
+
+    @property
+    def _the_door(self) -> str:
+        return str(self._door) if self._proxy is None else f"the proxy {self._door}"
 
     async def _name(self) -> str:
+        host, port = self._door
+        if sockets.is_ip(host):
+            return f"{host} is a number"
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(*self._door)
+            async with asyncio.timeout(sockets.CONNECT_TIMEOUT):
+                found = await names.resolve(host, port)
         except OSError as exc:
+            if self._proxy is not None:
+                raise Failed(f"the proxy {host} is not found: {sockets.why(exc)}", proxies.ADVICE) from exc
             raise Failed(
-                f"{self._door.host} is not found: {exc.strerror}",
-                "check the spelling of --relay, and this machine's DNS",
+                f"{host} is not found: {sockets.why(exc)}", "check the spelling of --relay, and this machine's DNS"
             ) from exc
         addresses = dict.fromkeys(str(info[4][0]) for info in found)
-        return f"{self._door.host} is {', '.join(addresses)}"
+        return f"{host} is {', '.join(addresses)}"
 
     async def _tcp(self) -> str:
         began = time.perf_counter()
         try:
             sock = await sockets.connect(self._door)
         except OSError as exc:
+            advice = "is the relay running there, and does a firewall let you out to that port?"
             raise Failed(
-                f"{self._door} does not answer: {reason_of(exc)}",
-                "is the relay running there, and does a firewall let you out to that port?",
+                f"{self._the_door} does not answer: {sockets.why(exc)}", proxies.ADVICE if self._proxy else advice
             ) from exc
         sock.close()
-        return f"{self._door} answers in {(time.perf_counter() - began) * 1000:.0f} ms"
+        return f"{self._the_door} answers in {(time.perf_counter() - began) * 1000:.0f} ms"
 
     async def _tls(self) -> str:
         if not self._uri.secure:
             if self.settings.sends_token_in_clear:
-                raise Failed("none: the token crosses the network for all to read", "use the wss:// URL of the relay")
+                raise Warned("none: all on the way can read the token", "use the wss:// URL of the relay")
             return "none (ws://)"
         if self._proxy is not None:
             return "checked with the upgrade, through the proxy"
-        context = ssl.create_default_context(cafile=self.settings.ca_file or None)
+        name = self.settings.relay_host or self._uri.host
+        ca_file = self.settings.ca_file or None
+        context = ssl.create_default_context(cafile=ca_file)
         try:
             async with asyncio.timeout(sockets.CONNECT_TIMEOUT):
-                _, writer = await asyncio.open_connection(*self._door, ssl=context)
-        except ssl.SSLCertVerificationError as exc:
-            raise Failed(
-                f"the certificate is not trusted: {exc.verify_message}",
-                "give its authority with --ca-file, or have the relay's certificate mended",
-            ) from exc
+                sock = await sockets.connect(self._door)
+                _, writer = await asyncio.open_connection(sock=sock, ssl=context, server_hostname=name)
         except OSError as exc:
-            raise Failed(
-                f"no TLS there: {reason_of(exc)}", "is this port meant for wss://? try ws://, or port 443"
-            ) from exc
+            error = refusals.of_error(exc, str(self._door), ca_file)
+            raise Failed(error.reason, error.advice or "is this port meant for wss://? try port 443") from exc
         certificate = writer.get_extra_info("peercert") or {}
         version = writer.get_extra_info("ssl_object").version()
         writer.close()
@@ -218,9 +204,10 @@ class Doctor:
     async def _through(self) -> str:
         if self._proxy is None:
             return "none"
-        return f"{self._proxy.scheme}://{self._proxy.host}:{self._proxy.port}, from the environment"
+        return f"{self._proxy.scheme}://{self._door}, from the environment"
 
     async def _token(self) -> str:
+        """What can be told of it without asking: its end is a matter of the relay's clock."""
         if not self.settings.token:
             if self.settings.secret:
                 try:
@@ -229,42 +216,31 @@ class Doctor:
                     raise Failed(str(exc), "give the relay's own secret, or a token of whoever runs it") from exc
             return "made from the secret" if self.settings.secret else "none"
         try:
-            grant = tokens.read(self.settings.token.read())
-        except (AccessDenied, UsageError) as exc:
+            grant = self._credentials.grant()
+        except UsageError as exc:
             raise Failed(str(exc), "ask whoever runs the relay for a token: relay token …") from exc
-        left = grant.expires - time.time()
         told = f"{grant.subject}: {grant.role} of {', '.join(grant.tunnels)}"
         if grant.role != self.role:
             raise Failed(told, f"this is a {self.role}-agent: ask for a token with --role {self.role}")
         for tunnel in self.tunnels:
             if tunnel not in grant.tunnels:
                 raise Failed(told, f"ask for a token that has --tunnel {tunnel}")
-        if left < 0:
-            raise Failed(f"{told}, expired {-left / 3600:.1f} hours ago", "ask for a new one")
-        return f"{told}, {left / 86400:.1f} days left"
+        return told
 
     # A tunnel.
 
     async def _probe(self, tunnel: str) -> None:
         leg: _ProbeLeg | None = None
 
-        def make_leg(dialed: Dialed) -> _ProbeLeg:
-            self._relay_date = dialed.date
-            return _ProbeLeg(self.monitor)
-
         async def upgrade() -> str:
             nonlocal leg
             try:
-                leg = await self.dialer.dial_once(tunnel, make_leg, PROBE)
+                leg = await self.dialer.dial_once(tunnel, lambda _: _ProbeLeg(self.monitor), PROBE)
             except AccessDenied as exc:
-                self._relay_date = exc.date
-                raise Failed(str(exc), f"ask for a token made with --role {self.role} --tunnel {tunnel}") from exc
+                advice = exc.advice or f"ask for a token made with --role {self.role} --tunnel {tunnel}"
+                raise Failed(exc.reason, advice) from exc
             except (RelayUnavailable, UsageError) as exc:
-                if isinstance(exc, RelayUnavailable):
-                    self._relay_date = exc.date
-                raise Failed(
-                    str(exc), "does a proxy on the way cut WebSockets? is the URL the relay's, with its path?"
-                ) from exc
+                raise Failed(exc.reason, exc.advice or "is the URL the relay's, with its path?") from exc
             return f"the relay lets this {self.role} in"
 
         async def presence() -> str:
@@ -279,10 +255,15 @@ class Doctor:
                     f"the relay does not tell who is there: {leg.end or 'no word from it'}",
                     "is it of the same version, and is nothing on the way that holds WebSocket frames back?",
                 )
+            if self.role == "client" and not told.hosts:
+                raise Failed("no host-agent waits at the relay", "start the host-agent, and run its doctor")
+            if told.instances > 1:
+                raise Warned(
+                    f"{told.instances} host-agents offer this tunnel, and each gets a share of its streams",
+                    "stop one of them, unless both lead to the same server",
+                )
             if self.role == "host":
                 return f"{told.hosts} legs of host-agents and {told.waiting} clients wait at the relay"
-            if not told.hosts:
-                raise Failed("no host-agent waits at the relay", "start the host-agent, and run its doctor")
             return f"{told.hosts} legs of host-agents wait at the relay"
 
         self._say(f"tunnel {tunnel}")
@@ -328,11 +309,19 @@ class Doctor:
 
     # And the time.
 
-    async def _clock(self) -> str:
-        if not self._relay_date:
+    async def _clocks(self) -> str:
+        if not self._clock.known:
             return "not compared: the relay told no time"
-        skew = time.time() - email.utils.parsedate_to_datetime(self._relay_date).timestamp()
-        told = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the relay's"
-        if abs(skew) > LEEWAY:
-            raise Failed(told, "set this machine's clock (NTP): tokens are good only within their time")
-        return told if abs(skew) > 2 else "agrees with the relay's"
+        if self._clock.differs:
+            raise Failed(f"{self._clock}", "set this machine's clock (NTP): tokens are good only within their time")
+        return f"{self._clock}" if abs(self._clock.ahead) > SLIGHT else "agrees with the relay's"
+
+    async def _expiry(self) -> str:
+        left = self._credentials.grant().expires - self._clock.now()
+        by = "by the relay's clock" if self._clock.known else "by this machine's clock"
+        if left < 0:
+            raise Failed(f"the token has been over for {show_duration(-left)}, {by}", "ask for a new one")
+        told = f"the token is good for {show_duration(left)}, {by}"
+        if left < SOON:
+            raise Warned(told, RENEW)
+        return told

@@ -12,6 +12,7 @@ from ..net.sockets import is_loopback, parse_host, parse_local_host, parse_port
 from ..protocol.control import MAX_WINDOW, MIN_WINDOW
 from ..service.logs import LogSettings
 from ..service.settings import Secret, count, seconds, secret, setting, show_size, size, text
+from . import headers
 
 
 def relay_url(value: str) -> str:
@@ -45,6 +46,20 @@ class AgentSettings(LogSettings):
     """Of both agents."""
 
     relay: str = setting("", "URL of the relay, such as wss://relay.example.com", parse=relay_url, metavar="URL")
+    header: Secret = setting(
+        Secret(),
+        "header to send with each dial, for what stands before the relay; repeats; in the variable and the file "
+        "one a line",
+        parse=secret,
+        repeat=True,
+        metavar="'NAME: VALUE'",
+    )
+    relay_host: str = setting(
+        "",
+        "name in the Host header and the certificate, if it is not that of the URL",
+        parse=parse_host,
+        metavar="NAME",
+    )
     token: Secret = setting(Secret(), "token for the tunnels; prefer a file: flags show in ps", parse=secret)
     secret: Secret = setting(
         Secret(), "the relay's own secret, for its owner: short-lived tokens are made from it", parse=secret
@@ -79,6 +94,11 @@ class AgentSettings(LogSettings):
         """Raise UsageError if there is no relay to go to."""
         if not self.relay:
             raise UsageError("no relay is given: write --relay wss://relay.example.com")
+        self.headers()
+
+    def headers(self) -> list[tuple[str, str]]:
+        """(name, value) of each header to send, read anew. Raises UsageError, which shows no value."""
+        return headers.parse(self.header.read(), has_token=bool(self.token or self.secret))
 
     @property
     def sends_token_in_clear(self) -> bool:

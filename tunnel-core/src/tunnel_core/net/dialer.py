@@ -12,30 +12,31 @@ import contextlib
 import random
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from websockets.asyncio import client
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.datastructures import Headers
-from websockets.exceptions import InvalidProxy, InvalidStatus, ProxyError, WebSocketException
-from websockets.proxy import get_proxy
+from websockets.exceptions import InvalidStatus, WebSocketException
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 from .. import __version__
 from ..errors import AccessDenied, RelayUnavailable, UsageError
-from ..protocol.endpoints import INSTANCE_KEY_HEADER, LEG_HEADER, SUBPROTOCOL, Role, is_id, leg_path
-from . import sockets
+from ..protocol.endpoints import INSTANCE_KEY_HEADER, LEG_HEADER, RELAY_HEADER, SUBPROTOCOL, Role, is_id, leg_path
+from . import proxies, refusals, sockets
 from .leg import Leg
 from .route import SocketAddress
+from .sockets import Address
 
 DIAL_TIMEOUT: Final = 10.0  # seconds for TCP, TLS, proxy and upgrade together
 AT_ONCE: Final = 16  # handshakes under way: enough to fill a core of the relay, few enough to stay short
 FIRST_RETRY: Final = 0.05  # seconds
 LAST_RETRY: Final = 5.0
 RETRY_SHARE: Final = 1 / 8  # of the outage so far, until the next try
+USER_AGENT: Final = f"tcp-ws-tunnel/{__version__}"
 LONGEST_WISH: Final = 60.0  # seconds that a relay may ask anybody to stay away
 
 _L = TypeVar("_L", bound=Leg)
@@ -78,7 +79,6 @@ class _Handshake(ClientConnection):
     head = b""
     rest = b""
     upgraded = False
-    token: str | None = None  # that it presents
 
     def data_received(self, data: bytes) -> None:
         if self.upgraded:
@@ -131,11 +131,25 @@ class Outage:
         return max(0.0, self._next - now) if self.active else 0.0
 
 
-class Dialer:
-    """Opens legs to one relay, in one role. `token` makes or reads the token for a tunnel.
+class TokenSource(Protocol):
+    """Where tokens come from."""
 
-    `instance_key` proves whose legs a host-agent's are. What makes the legs is given what the
-    dial has learned.
+    def __call__(self, tunnel: str) -> str | None:
+        """The token to dial `tunnel` with, if any is to be shown. Raises UsageError."""
+
+    def learn(self, date: str) -> None:
+        """The relay's clock, as an answer of its has told it: `Date` (RFC 9110 section 6.6.1), or nothing."""
+
+    def explain(self, denied: AccessDenied, tunnel: str) -> AccessDenied:
+        """The same refusal, with what to do about it."""
+
+
+class Dialer:
+    """Opens legs to one relay, in one role, with `tokens`.
+
+    `host` stands in the `Host` header and the certificate, if that is not the URL's; `headers` gives
+    those that something before the relay wants. `instance_key` proves whose legs a host-agent's are.
+    What makes the legs is given what the dial has learned.
     """
 
     def __init__(
@@ -144,18 +158,26 @@ class Dialer:
         role: Role,
         *,
         instance_key: str | None,
-        token: Callable[[str], str | None],
+        tokens: TokenSource,
         ca_file: str | None,
+        host: str = "",
+        headers: Callable[[], Sequence[tuple[str, str]]] = tuple,
         on_failure: Callable[[str], None],
         on_success: Callable[[], None],
     ) -> None:
         self._relay = relay
         self._role: Role = role
         self._instance_key = instance_key
-        self._token = token
+        self._tokens = tokens
+        self._headers = headers
         self._on_failure = on_failure  # an outage began or goes on: told why
         self._on_success = on_success
         self._uri = parse_uri(relay)
+        self._host = host or self._uri.host
+        # What is asked for: `websockets` makes the `Host` header of it.
+        scheme = "wss" if self._uri.secure else "ws"
+        self._address = f"{scheme}://{host}:{self._uri.port}{self._uri.path}" if host else relay
+        self._ca_file = ca_file
         try:
             self._ssl = ssl.create_default_context(cafile=ca_file) if self._uri.secure else None
         except OSError as exc:  # ssl.SSLError is one
@@ -228,41 +250,27 @@ class Dialer:
         self._restarted.clear()
 
     async def dial_once(self, tunnel: str, make_leg: Callable[[Dialed], _L], prefix: str = "") -> _L:
-        """Open one leg, now; `prefix` stands before its path. Raises RelayUnavailable or AccessDenied."""
-        restarts = self._restarts
+        """Open one leg, now; `prefix` stands before its path. Raises RelayUnavailable, AccessDenied or UsageError."""
+        token = self._tokens(tunnel)
         try:
-            async with asyncio.timeout(DIAL_TIMEOUT) as deadline:
-                self._underway.add(deadline)
-                try:
-                    connection = await self._handshake(tunnel, prefix)
-                finally:
-                    self._underway.discard(deadline)
-        except InvalidStatus as exc:
-            refused = self._refused(exc, leg_path(self._role, tunnel))
-            refused.date = exc.response.headers.get("Date", "")
-            raise refused from exc
-        except TimeoutError as exc:
-            if self._restarts != restarts:
-                raise _Restarted from exc
-            raise RelayUnavailable(f"no answer from {self._relay} within {DIAL_TIMEOUT:g} s") from exc
-        except ssl.SSLCertVerificationError as exc:
-            raise RelayUnavailable(
-                f"the certificate of {self._relay} is not trusted ({exc.verify_message}): give its CA with --ca-file"
-            ) from exc
-        except ssl.SSLError as exc:
-            raise RelayUnavailable(f"no TLS with {self._relay} ({exc.reason}): is it ws:// there, or a proxy?") from exc
-        except InvalidProxy as exc:  # its URL is not shown: a password may be in it
-            raise RelayUnavailable(f"no way to {self._relay}: the proxy in the environment is none: {exc.msg}") from exc
-        except ProxyError as exc:
-            raise RelayUnavailable(f"the proxy to {self._relay} failed: {exc}") from exc
-        except (WebSocketException, OSError, EOFError, ValueError) as exc:  # ValueError: a proxy's URL, a header
-            raise RelayUnavailable(f"cannot reach {self._relay}: {sockets.why(exc)}") from exc
+            connection = await self._attempt(tunnel, prefix, token)
+        except AccessDenied as exc:
+            renewed = self._tokens(tunnel)
+            if renewed == token:
+                raise self._tokens.explain(exc, tunnel) from exc
+            # The refusal has told the relay's time, by which there is another token to show; or the file was renewed.
+            token = renewed
+            try:
+                connection = await self._attempt(tunnel, prefix, token)
+            except AccessDenied as again:
+                raise self._tokens.explain(again, tunnel) from again
         transport = connection.transport
         headers = connection.response.headers if connection.response is not None else Headers()
-        dialed = Dialed(headers.get(LEG_HEADER, ""), connection.token, headers.get("Date", ""))
+        dialed = Dialed(headers.get(LEG_HEADER, ""), token, headers.get("Date", ""))
         if connection.subprotocol != SUBPROTOCOL or not is_id(dialed.leg) or transport.is_closing():
             transport.abort()
             raise RelayUnavailable(f"{self._relay} is not a tcp-ws-tunnel relay, or went away at once")
+        self._tokens.learn(dialed.date)
         sockets.tune(transport.get_extra_info("socket"))  # also one that leads to a proxy
         self.peer = transport.get_extra_info("peername")
         leg = make_leg(dialed)
@@ -273,47 +281,64 @@ class Dialer:
         transport.resume_reading()
         return leg
 
-    async def _handshake(self, tunnel: str, prefix: str) -> _Handshake:
-        headers = {INSTANCE_KEY_HEADER: self._instance_key} if self._instance_key is not None else {}
-        token = self._token(tunnel)
+    async def _attempt(self, tunnel: str, prefix: str, token: str | None) -> _Handshake:
+        """One handshake, whose failures are errors of ours. Raises RelayUnavailable or AccessDenied."""
+        path = prefix + leg_path(self._role, tunnel)
+        restarts = self._restarts
+        try:
+            async with asyncio.timeout(DIAL_TIMEOUT) as deadline:
+                self._underway.add(deadline)
+                try:
+                    return await self._handshake(path, token)
+                finally:
+                    self._underway.discard(deadline)
+        except InvalidStatus as exc:
+            if RELAY_HEADER in exc.response.headers:
+                self._tokens.learn(exc.response.headers.get("Date", ""))
+            raise refusals.of_answer(exc.response, self._relay, path, self._role) from exc
+        except TimeoutError as exc:
+            if self._restarts != restarts:
+                raise _Restarted from exc
+            raise RelayUnavailable(f"no answer from {self._relay} within {DIAL_TIMEOUT:g} s") from exc
+        except UsageError as exc:  # the proxy's variable may be mended, as the proxy may
+            raise RelayUnavailable(f"no way to {self._relay}: {exc}") from exc
+        except (WebSocketException, OSError, EOFError, ValueError) as exc:  # ValueError: a proxy's URL, a header
+            raise refusals.of_error(exc, self._relay, self._ca_file) from exc
+
+    async def _handshake(self, path: str, token: str | None) -> _Handshake:
+        headers = Headers(self._headers())
+        user_agent = None if "User-Agent" in headers else USER_AGENT
+        if self._instance_key is not None:
+            headers[INSTANCE_KEY_HEADER] = self._instance_key
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
         options: dict[str, Any] = {}
-        proxy = get_proxy(self._uri)
-        if proxy is None:  # `websockets` would try one address after the other
-            options["sock"] = await sockets.connect(sockets.Address(self._uri.host, self._uri.port))
+        proxy = proxies.of_environment(self._uri)
+        # `websockets` would look names up in the loop's few threads, and try one address after the other.
+        if proxy is None:
+            options["sock"] = await sockets.connect(Address(self._uri.host, self._uri.port))
+        elif proxy.scheme == "https":  # TLS to the proxy, and through it to the relay
+            options["proxy"] = proxies.url_of(await proxies.numeric(proxy))
+            options["proxy_server_hostname"] = proxy.host
+        else:
+            options["sock"] = await proxies.connect(proxy, self._uri, USER_AGENT)
         if self._ssl is not None:
             options["ssl"] = self._ssl
-        connection = await _Connect(
-            self._relay + prefix + leg_path(self._role, tunnel),
+            options["server_hostname"] = self._host
+        connecting = _Connect(
+            self._address + path,
             create_connection=_Handshake,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             additional_headers=headers,
-            user_agent_header=f"tcp-ws-tunnel/{__version__}",
+            user_agent_header=user_agent,
             compression=None,
-            proxy=proxy,
             open_timeout=None,  # ours covers the connection, too
             ping_interval=None,
             **options,
         )
-        handshake = cast("_Handshake", connection)
-        handshake.token = token
-        return handshake
-
-    def _refused(self, exc: InvalidStatus, path: str) -> RelayUnavailable | AccessDenied:
-        response = exc.response
-        said = response.body.decode(errors="replace").strip().partition("\n")[0][:200]
-        said = "".join(c for c in said if c.isprintable())
-        if response.status_code in (401, 403):
-            return AccessDenied(f"the relay refuses this {self._role}: {said or response.reason_phrase}")
-        retry_after = response.headers.get("Retry-After", "")
-        location = response.headers.get("Location", "")
-        if 300 <= response.status_code < 400 and location:
-            location = "".join(c for c in location if c.isprintable())[:200].removesuffix(path)
-            said = f"it is at {location}: give that with --relay"
-        if response.status_code == 404:
-            said = f"nothing of a relay at this address: {said}"
-        return RelayUnavailable(
-            f"{self._relay} answered HTTP {response.status_code}: {said or response.reason_phrase}",
-            float(retry_after) if retry_after.isascii() and retry_after.isdigit() else None,
-        )
+        try:
+            return cast("_Handshake", await connecting)
+        except ConnectionError as exc:
+            if "proxy" in options and proxy is not None:
+                raise proxies.unreachable(proxy, exc) from exc
+            raise

@@ -18,6 +18,7 @@ from websockets.http11 import Request as WebSocketRequest
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
+from ..protocol.endpoints import RELAY_HEADER
 from .leg import Leg
 from .sockets import accept
 
@@ -220,7 +221,7 @@ class HttpConnection(asyncio.Protocol):
         if answer.subprotocol is not None:
             chosen.append(answer.subprotocol)
         response = protocol.accept(request)
-        response.headers["Server"] = SERVER
+        response.headers["Server"] = response.headers[RELAY_HEADER] = SERVER
         response.headers.update(answer.headers)
         protocol.send_response(response)
         self._transport.write(b"".join(protocol.data_to_send()))
@@ -252,7 +253,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _answer(self, protocol: ServerProtocol, answer: Response) -> None:
         response = protocol.reject(answer.status, answer.text)
-        response.headers["Server"] = SERVER
+        response.headers["Server"] = response.headers[RELAY_HEADER] = SERVER
         response.headers["Cache-Control"] = "no-store"
         del response.headers["Content-Type"]
         response.headers["Content-Type"] = answer.content_type

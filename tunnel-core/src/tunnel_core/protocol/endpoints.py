@@ -13,6 +13,7 @@ PROBE: Final = "/probe"  # before a leg's path: a connection for a doctor
 PROTOCOL_FAMILY: Final = "tcp-ws-tunnel."  # how the subprotocol of every version begins
 SUBPROTOCOL: Final = f"{PROTOCOL_FAMILY}v1"
 INSTANCE_KEY_HEADER: Final = "Tunnel-Instance-Key"  # of a host leg's upgrade; never logged
+RELAY_HEADER: Final = "Tunnel-Relay"  # of every answer of a relay; what has none was not answered by one
 LEG_HEADER: Final = "Tunnel-Leg"  # of the 101 response: the leg's id
 DEFAULT_TUNNEL: Final = "default"
 

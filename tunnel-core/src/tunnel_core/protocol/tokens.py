@@ -20,6 +20,8 @@ from .endpoints import Role, is_tunnel, new_id
 
 ALGORITHM: Final = "HS256"  # the only one, whatever a token's header says
 MIN_SECRET: Final = 32  # bytes: as long as the hash (RFC 7518 section 3.2)
+NOT_VALID: Final = "the token is not valid"
+EXPIRED: Final = "the token has expired"
 ASK_FOR_ONE: Final = "this is not a token: ask for one made with 'relay token'"
 LEEWAY: Final = 30.0  # seconds that clocks may differ
 MAX_TOKEN: Final = 4096  # characters: some ten times a real one
@@ -149,10 +151,10 @@ def verify(token: str, secrets: Sequence[bytes], now: float) -> Grant:
     Raises AccessDenied, with a reason that may be shown to whoever sent the token.
     """
     if len(token) > MAX_TOKEN:
-        raise AccessDenied("the token is not valid")
+        raise AccessDenied(NOT_VALID)
     grant = _signed(token, tuple(secrets))
     if not now <= grant.expires + LEEWAY:  # so written, NaN is expired
-        raise AccessDenied("the token has expired: ask for a new one")
+        raise AccessDenied(f"{EXPIRED}: ask for a new one")
     return grant
 
 
@@ -173,14 +175,14 @@ def _signed(token: str, secrets: tuple[bytes, ...]) -> Grant:
         except jwt.InvalidSignatureError:
             continue
         except (jwt.InvalidTokenError, ValueError, RecursionError) as exc:
-            raise AccessDenied("the token is not valid") from exc
+            raise AccessDenied(NOT_VALID) from exc
         try:
             grant = msgspec.convert(claims, Grant, strict=True)
             for network in grant.networks:
                 ipaddress.ip_network(network)
         except ValueError as exc:  # msgspec.ValidationError is one
-            raise AccessDenied("the token is not valid") from exc
+            raise AccessDenied(NOT_VALID) from exc
         if not all(is_tunnel(name) for name in grant.tunnels):
-            raise AccessDenied("the token is not valid")
+            raise AccessDenied(NOT_VALID)
         return grant
-    raise AccessDenied("the token is not valid")
+    raise AccessDenied(NOT_VALID)

@@ -36,7 +36,10 @@ class _Setting:
 
 
 class Secret:
-    """A value that is given as text or as a file; a file is read anew each time, so it can be renewed."""
+    """A value that is given as text or as a file; a file is read anew each time, so it can be renewed.
+
+    One that repeats may be given as both: then it is the lines of the text, and those of the file.
+    """
 
     def __init__(self, text: str = "", path: Path | None = None) -> None:
         self._text = text
@@ -52,7 +55,7 @@ class Secret:
         """The value. Raises UsageError if the file cannot be read or is empty."""
         if self._path is None:
             return self._text
-        return _read_file(self._path)
+        return f"{self._text}\n{_read_file(self._path)}" if self._text else _read_file(self._path)
 
 
 def _read_file(path: Path) -> str:
@@ -75,6 +78,15 @@ def setting(
     shown: str = ...,
     also: tuple[str, ...] = ...,
 ) -> _T: ...
+@overload
+def setting(
+    default: Secret,
+    about: str,
+    *,
+    parse: Callable[[str], Secret],
+    repeat: bool,
+    metavar: str = ...,
+) -> Secret: ...
 @overload
 def setting(
     default: tuple[_T, ...],
@@ -184,6 +196,14 @@ def seconds(lowest: float, highest: float) -> Callable[[str], float]:
     return parse
 
 
+def show_duration(seconds: float) -> str:
+    """A duration for people, in its largest fitting unit: `90 s`, `2.5 h`, `7 days`."""
+    for unit, factor in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * factor:
+            return f"{round(seconds / factor, 1):g} {unit}"
+    return f"{seconds:.0f} s"
+
+
 class _Parser(argparse.ArgumentParser):
     def parse_args(self, args: Sequence[str], namespace: Any = None) -> Any:  # type: ignore[override]  # one of three
         # argparse would take the value of an unknown flag for a command, and complain of that.
@@ -255,6 +275,12 @@ def load(model: type[_T], prefix: str, flags: argparse.Namespace, environ: Mappi
 
 
 def _value(name: str, described: _Setting, prefix: str, flags: Mapping[str, Any], environ: Mapping[str, str]) -> Any:
+    if described.file_flag and described.repeat:
+        variable = f"{prefix}_{name.upper()}"
+        lines, path = flags.get(name, ()), flags.get(name + "_file")
+        if not lines and path is None:
+            lines, path = [environ.get(variable, "")], environ.get(variable + "_FILE")
+        return Secret("\n".join(lines), Path(path) if path else None)
     if name in flags:
         words: Sequence[str] = flags[name] if described.repeat else [flags[name]]
         return _parse(described, words, _flag(name))
