@@ -508,6 +508,8 @@ async def test_two_commands_make_a_tunnel(loop_factory: Any, tmp_path: Path) -> 
         ):
             await until(lambda: len(agent.events("listening")) == 2)
             first, second = (line["address"] for line in agent.events("listening"))
+            await until(lambda: len(agent.events("connected")) == 2)
+            assert agent.events("connected")[0]["hint"] == f"point your application at {first}"
             assert re.fullmatch(r"127\.0\.0\.1:[1-9]\d*", first)
             assert re.fullmatch(r"\[::1\]:[1-9]\d*", second)
             await exchange(int(first.rpartition(":")[2]), 100_000)

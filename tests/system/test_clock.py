@@ -11,7 +11,7 @@ import pytest
 from support.apps import Streams, block, close, connect, echo, exchange, serve, until
 from support.peer import Peer, get
 from support.system import System, bearer, token
-from tunnel_core.agent import credentials, pool
+from tunnel_core.agent import base, credentials, pool
 from tunnel_core.service.settings import Secret
 
 HOUR = 3600.0
@@ -118,3 +118,20 @@ async def test_an_agent_that_starts_with_a_wrong_clock(
         words = "60 min ahead of the relay's" if jump > 0 else "60 min behind the relay's"
         assert [line["clock"] for line in system.events("clock differs")] == [words, words]
         assert not system.events("relay unreachable")
+
+
+async def test_the_end_of_a_token_is_told_days_before(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the relay's clock; at the start and each day, until the file has another."""
+    monkeypatch.setattr(base, "DAY", 0.05)
+    monkeypatch.setattr(base, "MINUTE", 0.01)
+    async with System() as system:
+        system.move_clock(-24 * HOUR)
+        await system.client("mc", token=Secret(token("client", lasts=24 * HOUR)))
+        await until(lambda: len(system.events("token ends soon")) >= 3)
+        line = system.events("token ends soon")[0]
+        assert (line["level"], line["left"]) == ("warning", "48 h")
+        assert "--token-file" in line["hint"]
+        await system.stop_agents()
+        await system.client("mc", token=Secret(token("client", lasts=3 * 24 * HOUR)))
+        await asyncio.sleep(0.1)
+        assert {line["left"] for line in system.events("token ends soon")} == {"48 h"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import math
 import os
 import secrets
 import sys
@@ -21,6 +22,10 @@ from tunnel_core.service import logs, run, settings
 from .settings import RelaySettings
 
 _T = TypeVar("_T")
+
+RENEWAL: Final = """\
+To renew it, make another the same way before then. An agent
+that has it in a file (--token-file) takes the new one from there, without a restart."""
 
 DESCRIPTION: Final = """\
 Pairs client-agents with host-agents and carries bytes between them.
@@ -58,7 +63,10 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         raise settings.health_comes_first("relay")
     loaded = settings.load(RelaySettings, "RELAY", flags, environ)
     if flags.command == "token":
-        print(_show(flags.show) if flags.show else _token(loaded, flags))
+        print(_show(flags.show) if flags.show else _token(loaded, flags), flush=True)
+        if not flags.show and sys.stderr is not None and sys.stderr.isatty():
+            lasts = settings.show_duration(settings.seconds(0, math.inf)(flags.expires))
+            print(f"This token is good for {lasts}. {RENEWAL}", file=sys.stderr)
         return 0
     loaded.check()
     logs.configure("relay", level=loaded.log_level, style=loaded.log_format)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from tunnel_core.errors import UsageError
+from tunnel_core.protocol import tokens
 from tunnel_core.protocol.tokens import parse_secrets
 from tunnel_relay.cli import main
 
@@ -36,3 +39,16 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     """Not a traceback."""
     with pytest.raises(UsageError, match=r"cannot write .*missing/secret: No such file"):
         main(["secret", "--output", str(tmp_path / "missing" / "secret")], {})
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_token_comes_with_a_hint_for_people(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    """When it ends, and how to renew it: on a terminal alone, and never beside the token."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    assert main(["token", "--role", "client", "--expires", "12h"], {"RELAY_SECRET": "x" * 32}) == 0
+    said = capsys.readouterr()
+    assert tokens.verify(said.out.strip(), [b"x" * 32], time.time()).role == "client"
+    assert said.err.startswith("This token is good for 12 h. To renew it, make another the same way") == terminal
+    assert bool(said.err) == terminal
