@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import functools
 import io
@@ -25,6 +26,7 @@ from tunnel_relay.service import Relay
 from tunnel_relay.settings import RelaySettings
 
 from support.apps import until
+from support.invariants import forgotten_streams, wrong_pairs
 from support.peer import Peer
 
 SECRET = "a-secret-for-tests-which-has-more-than-32-bytes"
@@ -98,11 +100,24 @@ class System:
     ) -> None:
         if error is not None:
             print(self.raw_log[-20000:])
+        else:
+            await self.check()
         await self.stop_agents()
         await self.relay.stop()
         websockets.server.email = email  # type: ignore[attr-defined]
         bugs = self.events("bug")
         assert not bugs, bugs
+
+    async def check(self) -> None:
+        """Nothing is lost track of: every stream is on a leg or has a deadline, and every pair is whole."""
+
+        def faults() -> list[str]:
+            streams = [fault for agent in self.agents for fault in forgotten_streams(agent)]
+            return streams + list(wrong_pairs(self.relay.pairing))
+
+        with contextlib.suppress(TimeoutError):
+            await until(lambda: not faults(), 2.0)  # the loop may have handled the half of an event only
+        assert not faults()
 
     async def host(self, targets: Mapping[str, int | Address], *, wait: bool = True, **settings: Any) -> HostAgent:
         """A host-agent that offers these tunnels; a number is a port of 127.0.0.1."""

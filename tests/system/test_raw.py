@@ -14,6 +14,7 @@ from support.apps import block, close, connect, echo, receive, reset, send, serv
 from support.fortress import masked
 from support.peer import Opcode, Peer, get
 from support.system import System, token
+from support.wire import Wire
 from tunnel_core.net import sockets
 from tunnel_core.net.leg import HIGH_WATER, Leg
 from tunnel_core.protocol.endpoints import Role
@@ -276,6 +277,39 @@ async def test_who_speaks_to_a_raw_peer_that_left_is_reset(loop_factory: Any, cl
         await until(lambda: not [leg for leg in system.relay.pairing.legs if leg.carrying])
 
 
+@pytest.mark.parametrize("role", ["client", "host"])
+async def test_an_idle_local_end_does_not_outlive_its_leg_for_long(loop_factory: Any, role: Role) -> None:
+    """A raw peer ended in peace, then the leg was lost: the local end is closed after the resume window."""
+    over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def idles(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert await reader.read() == b"bye"
+        await over
+        await close(writer)
+
+    async with serve(idles) as target, System() as system:
+        if role == "client":
+            agent: Any = await system.host({"mc": target}, resume_window=0.2)
+        else:
+            agent = await system.client("mc", resume_window=0.2)
+        raw = await system.dial(role)
+        if role == "host":
+            idle = asyncio.create_task(idles(*await connect(agent.ports[0])))
+        await until(lambda: system.events("stream opened"))
+        await raw.send(b"bye")
+        await raw.send_close(1000)
+        await until(lambda: any(leg.close_received for leg in agent.monitor._legs))
+        await close(raw.writer)
+        for leg in tuple(system.relay.pairing.legs):
+            leg.abort()
+        await until(lambda: not list(agent.carried()))
+        reason = system.events("stream closed")[0]["reason"]
+        assert reason.startswith("the raw peer is gone, and the")
+        over.set_result(None)
+        if role == "host":
+            await idle
+
+
 async def test_a_raw_reader_that_stops_and_leaves_frees_the_writer(loop_factory: Any) -> None:
     """It closed in peace, without having read: the writer is reset, and not stalled for ever."""
     async with System() as system, await system.dial("host") as host, await system.dial("client") as client:
@@ -304,6 +338,41 @@ async def test_a_server_that_speaks_first(loop_factory: Any, client: str) -> Non
             async with await system.dial("client") as raw:
                 assert await raw.data(len(banner)) == banner
         await sending
+
+
+@pytest.mark.parametrize("role", ["client", "host"])
+async def test_raw_streams_stay_where_they_are_when_the_relay_drains(loop_factory: Any, role: Role) -> None:
+    """They cannot move: no leg is dialed for them at the next relay, and they go on until the drain is over."""
+    async with serve(echo) as target, System(drain=20.0) as old, System() as system, Wire(old.relay.port) as wire:
+        url = f"ws://127.0.0.1:{wire.port}"
+        agent: Any
+        if role == "host":
+            agent = await system.client("mc", relay=url)
+            raw = await old.dial("host")
+            local = await connect(agent.ports[0])
+            local[1].write(b"asked")
+            assert await raw.data(5) == b"asked"
+            await raw.send(b"answered")
+            assert await local[0].readexactly(8) == b"answered"
+        else:
+            agent = await system.host({"mc": target}, relay=url)
+            raw = await old.dial("client")
+            await raw.send(b"asked")
+            assert await raw.data(5) == b"asked"
+        wire.target = system.relay.port
+        stopping = asyncio.create_task(old.relay.stop())
+        legs = system.relay.pairing.legs
+        await until(lambda: len(legs) == agent.settings.warm and len(old.relay.pairing.legs) == 2)
+        await until(steady(lambda: len(legs)))
+        assert len(legs) == agent.settings.warm
+        await raw.send(b"more")
+        if role == "host":
+            assert await local[0].readexactly(4) == b"more"
+            await close(local[1])
+        else:
+            assert await raw.data(4) == b"more"
+        await close(raw.writer)
+        await stopping
 
 
 async def test_text_is_carried_as_its_bytes(loop_factory: Any) -> None:

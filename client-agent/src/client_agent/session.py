@@ -88,6 +88,11 @@ class Session:
     def attached(self) -> bool:
         return self.leg is not None
 
+    @property
+    def has_deadline(self) -> bool:
+        """Whether a timer ends the stream unless a leg is found. Always so while it is not attached."""
+        return self._window is not None or self._step is not None
+
     # Opening and moving: the tunnel gives a leg whenever one is asked for.
 
     def _start(self) -> None:
@@ -170,9 +175,11 @@ class Session:
 
     def leg_gone(self) -> None:
         """The socket of a raw stream's leg is closed."""
-        if isinstance(self.stream, RawStream):
+        if isinstance(self.stream, RawStream) and self.leg is not None:
+            self.leg.detach()
             self.leg = None
             self.stream.link_lost()
+            self._set_window("the raw peer is gone, and the application did not end within")
 
     def _attach(self, leg: ClientLeg) -> None:
         self.leg = leg
@@ -181,14 +188,18 @@ class Session:
 
     def _lost(self, code: int, reason: str) -> None:
         self._lost_at = time.monotonic()
-        window = self._agent.settings.resume_window
-        self._window = asyncio.get_running_loop().call_later(window, self._give_up, f"no resume within {window:g} s")
+        self._set_window("no resume within")
         if self._live:
             self._log.info("leg lost", stream=self._id, reason=reason, code=code)
 
+    def _set_window(self, missed: str) -> None:
+        window = self._agent.settings.resume_window
+        self._window = asyncio.get_running_loop().call_later(window, self._give_up, f"{missed} {window:g} s")
+
     def _move_if_leaving(self) -> None:
-        """Find another leg while this one, which has to go, still carries."""
-        if self.leg is not None and self.leg.leaving and self._live and self.candidate is None:
+        """Find another leg while this one, which has to go, still carries. A raw stream cannot move."""
+        moves = self._live and isinstance(self.stream, ClientStream)
+        if moves and self.leg is not None and self.leg.leaving and self.candidate is None:
             self._ask_for_leg(Kind.NEW)
 
     def _ask_for_leg(self, kind: Kind) -> None:
@@ -300,8 +311,7 @@ class Session:
             self.stream.expire("")
 
     def _give_up(self, reason: str) -> None:
-        if isinstance(self.stream, ClientStream):
-            self.stream.expire(reason)
+        self.stream.expire(reason)
 
     def _closed(self, outcome: Outcome, reason: str) -> None:
         self._arm(None)
@@ -343,4 +353,8 @@ class Session:
             self._step.cancel()
             self._step = None
         if seconds is not None:
-            self._step = asyncio.get_running_loop().call_later(seconds, expired)
+            self._step = asyncio.get_running_loop().call_later(seconds, self._step_over, expired)
+
+    def _step_over(self, expired: Callable[[], object]) -> None:
+        self._step = None
+        expired()

@@ -99,9 +99,9 @@ class ClientTunnel:
         self._waiting.pop(session, None)
 
     def _newest_pair(self) -> ClientLeg | None:
-        """Take the pair that became free last, if there is one that is not suspected to be dead."""
+        """Take the pair that became free last, if there is one that is neither closing nor suspected to be dead."""
         for leg in reversed(self._free):
-            if not leg.suspected:
+            if leg.open and not leg.suspected:
                 self._unfree(leg)
                 return leg
         return None
@@ -156,6 +156,9 @@ class ClientTunnel:
             self.agent.metrics.unknown_messages.inc()
             return
         if isinstance(message, Paired):
+            if leg.paired:
+                leg.violated(CloseCode.POLICY_VIOLATION, "paired twice")
+                return
             leg.paired = True
             leg.instance = message.instance
         if leg.session is not None:

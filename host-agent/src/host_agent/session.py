@@ -68,6 +68,16 @@ class Session:
     def attached(self) -> bool:
         return self.leg is not None
 
+    @property
+    def moves(self) -> bool:
+        """Whether it needs another leg: it has none, or has been asked to leave it. Raw streams cannot move."""
+        return isinstance(self.stream, HostStream) and (self.leg is None or self.leg.leaving)
+
+    @property
+    def has_deadline(self) -> bool:
+        """Whether a timer ends the stream unless a leg is found. Always so while it is not attached."""
+        return self._timer is not None
+
     # The target.
 
     async def _connect(self) -> None:
@@ -113,16 +123,17 @@ class Session:
         if stream.phase is Phase.CLOSED:
             return
         self._lost_at = time.monotonic()
-        window = self._agent.settings.resume_window
-        self._set_timer(window, f"no resume within {window:g} s")
+        self._set_window("no resume within")
         self._log.info("stream detached", reason=reason, code=code)
         self._tunnel.demand_changed()
 
     def leg_gone(self) -> None:
         """The socket of a raw stream's leg is closed."""
-        if isinstance(self.stream, RawStream):
+        if isinstance(self.stream, RawStream) and self.leg is not None:
+            self.leg.detach()
             self.leg = None
             self.stream.link_lost()
+            self._set_window("the raw peer is gone, and the target did not end within")
 
     def resume(self, leg: HostLeg, message: Resume) -> None:
         """Carry on on `leg`."""
@@ -136,7 +147,7 @@ class Session:
             stream.link_lost()
         else:
             paused = time.monotonic() - self._lost_at
-            self._set_timer(None)
+            self._stop_timer()
         self.leg = leg
         leg.session = self
         leg.attach(stream, self._tcp)
@@ -160,7 +171,7 @@ class Session:
 
     def _closed(self, outcome: Outcome, reason: str) -> None:
         self._connecting.cancel()
-        self._set_timer(None)
+        self._stop_timer()
         leg, self.leg = self.leg, None
         if leg is not None:
             leg.detach()
@@ -171,6 +182,7 @@ class Session:
                 leg.last = self.stream.id if isinstance(self.stream, HostStream) else ""
             else:
                 # The client closes the pair; if it does not, it is closed here.
+                leg.spent = True
                 asyncio.get_running_loop().call_later(CLOSE_PATIENCE, leg.close, CloseCode.NORMAL)
         self._agent.metrics.ended(self, outcome)
         if outcome is Outcome.LOST:
@@ -185,10 +197,11 @@ class Session:
             seconds=round(time.monotonic() - self._begun, 3),
         )
 
-    def _set_timer(self, seconds: float | None, reason: str = "") -> None:
+    def _set_window(self, missed: str) -> None:
+        window = self._agent.settings.resume_window
+        self._timer = asyncio.get_running_loop().call_later(window, self.stream.expire, f"{missed} {window:g} s")
+
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if seconds is not None:
-            assert isinstance(self.stream, HostStream), "only such streams wait"
-            self._timer = asyncio.get_running_loop().call_later(seconds, self.stream.expire, reason)

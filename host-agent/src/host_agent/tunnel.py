@@ -35,6 +35,12 @@ class HostLeg(AgentLeg[ToHost]):
         self.subject = ""  # and who it is, by its token
         self.client_leg = ""  # the id of the client's leg
         self.last = ""  # the stream that finished on it
+        self.spent = False  # a stream on it was refused or reset: it is about to be closed
+
+    @property
+    def takes_stream(self) -> bool:
+        """Whether the client may open or resume a stream on it now."""
+        return self.paired and self.session is None and not self.spent
 
     def on_gone(self) -> None:
         if self.session is not None:
@@ -69,7 +75,7 @@ class HostTunnel:
 
     def _wanted(self) -> int:
         """How many warm legs: the usual few, more while streams come fast, one for each that is on the move."""
-        moving = sum(1 for session in self.sessions.values() if session.leg is None or session.leg.leaving)
+        moving = sum(1 for session in self.sessions.values() if session.moves)
         usual = max(self.agent.settings.warm, round(self._demand))
         return min(usual + self._waiting + moving, max(self.agent.settings.warm, MOST_WARM))
 
@@ -97,12 +103,12 @@ class HostTunnel:
                     self.pool.remove(leg)
                     leg.close(CloseCode.NORMAL)
                 self.pool.top_up()
-            case Open() if leg.paired and leg.session is None:
+            case Open() if leg.takes_stream:
                 self._on_open(leg, message)
-            case Resume() if leg.paired and leg.session is None:
+            case Resume() if leg.takes_stream:
                 self._on_resume(leg, message)
             case Open() | Resume():
-                leg.violated(CloseCode.POLICY_VIOLATION, "a stream on a leg that has one")
+                leg.violated(CloseCode.POLICY_VIOLATION, "a stream on a leg that takes none")
             case _:
                 if leg.session is not None and isinstance(leg.stream, Stream):
                     leg.stream.on_message(message)

@@ -92,7 +92,7 @@ class RelayLeg(Leg):
             # Unmasked, they are pieces of their own: nothing is read into them again.
             peer.send_pieces(pieces, size)
         elif self.deserted:
-            self.abort()
+            self.lost("nobody takes what it brings")
         elif not self.open:
             return  # it was on its way when the leg's peer was lost
         elif self.v1 and self.asked is None:
@@ -101,7 +101,7 @@ class RelayLeg(Leg):
             self._hold(b"".join(pieces), text=False)
 
     def on_text(self, payload: bytes) -> None:
-        if not self.open:
+        if not self.open or self.deserted:
             return
         try:
             message = from_client(payload) if self.role == "client" else from_host(payload)
@@ -123,6 +123,10 @@ class RelayLeg(Leg):
             self._hold(payload, text=True)
         elif not isinstance(message, Unknown):
             self.violated(CloseCode.POLICY_VIOLATION, "a message before the leg was paired")
+
+    def close(self, code: int, reason: str = "") -> None:
+        self._pairing.stop_waiting(self)
+        super().close(code, reason)
 
     def on_end(self, code: int, reason: str) -> None:
         self._let_go()

@@ -46,7 +46,7 @@ class Pairing:
         self._access = access
         self._metrics = metrics
         self._log = log
-        self._registry: Registry[RelayLeg] = Registry(lambda leg: monitor.silence(leg) > DOUBTFUL)
+        self._registry: Registry[RelayLeg] = Registry(lambda leg: not leg.open or monitor.silence(leg) > DOUBTFUL)
         self._history: History[RelayLeg] = History(REMEMBER, MOST_REMEMBERED)
         self._waits: dict[RelayLeg, tuple[asyncio.TimerHandle, float]] = {}
 
@@ -131,7 +131,7 @@ class Pairing:
         """Whether `leg` may wait with `size` bytes more. Turns it away if not."""
         if self._limits.hold(leg.owner, size):
             return True
-        self._stop_waiting(leg)
+        self.stop_waiting(leg)
         self._refuse(leg, "waiting-memory", "too much waits for hosts: try again", retry=True)
         return False
 
@@ -140,11 +140,11 @@ class Pairing:
         self._limits.let_go(leg.owner, size)
 
     def _waited(self, leg: RelayLeg) -> None:
-        self._stop_waiting(leg)
+        self.stop_waiting(leg)
         self._refuse(leg, "no-host", NO_HOST)
 
-    def _stop_waiting(self, leg: RelayLeg) -> None:
-        """`leg` is not to be paired any more."""
+    def stop_waiting(self, leg: RelayLeg) -> None:
+        """`leg` is closing, or turned away: it is not to be paired any more."""
         self._registry.remove(leg, leg.tunnel, leg.instance)
         if leg in self._waits:
             self._waits.pop(leg)[0].cancel()
@@ -187,7 +187,7 @@ class Pairing:
 
     def leg_ended(self, leg: RelayLeg, code: int, reason: str) -> None:
         """Nothing more comes from `leg`: it is not to be chosen."""
-        self._stop_waiting(leg)
+        self.stop_waiting(leg)
         if leg.role == "host" and self.offers.remove(leg.tunnel, leg.instance):
             self._tell_hosts("host left", leg)
         if leg.sought:

@@ -23,6 +23,10 @@ class Leg:
         self.ended = ""
         self.suspected = False
 
+    @property
+    def open(self) -> bool:
+        return not self.ended
+
     def close(self, code: int, reason: str = "") -> None:
         self.ended = "closed"
 

@@ -76,6 +76,8 @@ class AgentLeg(Leg, Generic[M]):
             self.violated(CloseCode.POLICY_VIOLATION, "data without a stream")
 
     def on_text(self, payload: bytes) -> None:
+        if not self.open:
+            return  # the leg is being closed: it takes no new stream, and the one it had is off it
         try:
             message = self._decode(payload)
         except ProtocolViolation as exc:

@@ -79,9 +79,9 @@ class LegPool(Generic[L]):
             task.add_done_callback(self._dialed)
 
     def newest(self) -> L | None:
-        """Take the ready leg that was dialed last, if there is one that is not suspected to be dead."""
+        """Take the ready leg that was dialed last, if there is one that is neither closing nor suspected to be dead."""
         for leg in reversed(self._born):
-            if not leg.suspected:
+            if leg.open and not leg.suspected:
                 self.remove(leg)
                 return leg
         return None
@@ -124,7 +124,7 @@ class LegPool(Generic[L]):
             await asyncio.sleep(DENIED_RETRY)
             return
         self._welcome = True
-        if leg in self._born:
+        if leg in self._born and leg.open:
             self._on_ready(leg)
 
     def _new_leg(self, dialed: Dialed) -> L:

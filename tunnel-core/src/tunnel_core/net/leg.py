@@ -91,7 +91,7 @@ class Leg(asyncio.BufferedProtocol):
         self._join = JOIN
         self._corked: list[bytes] = []  # control frames that leave together, or with data
         self._lingering = False  # they may all wait
-        self._ended = False
+        self.ended = False  # nothing that comes in is handled any more
         self.silent = False  # it was given up because nothing came
 
     @property
@@ -134,9 +134,14 @@ class Leg(asyncio.BufferedProtocol):
     # What is sent.
 
     @property
+    def connected(self) -> bool:
+        """Whether there is a socket: `on_gone` is still to come."""
+        return self._transport is not None
+
+    @property
     def open(self) -> bool:
-        """Whether data can be sent."""
-        return self._transport is not None and not self._close_sent
+        """Whether data can be sent: a leg that is not open is never given a stream or a peer."""
+        return self._transport is not None and not self._close_sent and not self._transport.is_closing()
 
     @property
     def unsent(self) -> int:
@@ -294,7 +299,7 @@ class Leg(asyncio.BufferedProtocol):
             self._mixed(items)
         elif items:
             self.on_data(items, reader.size)  # type: ignore[arg-type]  # no events, only payload
-        if taken < nbytes:
+        if taken < nbytes and not self.ended:
             self._put_off(data[taken:])
 
     def feed(self, data: memoryview) -> None:
@@ -326,7 +331,7 @@ class Leg(asyncio.BufferedProtocol):
             transport.resume_reading()
 
     def _mixed(self, items: Sequence[memoryview | bytes | Event]) -> None:
-        """Hand on payload and events in their order."""
+        """Hand on payload and events in their order, until one of them ends the leg."""
         pieces: list[memoryview | bytes] = []
         for item in items:
             if not isinstance(item, Event):
@@ -335,11 +340,14 @@ class Leg(asyncio.BufferedProtocol):
             if pieces:
                 self.on_data(pieces, sum(map(len, pieces)))
                 pieces = []
-            self._events_in += 1
-            if item.opcode == TEXT:
-                self.on_text(item.payload)
-            else:
-                self._on_event(item)
+            if not self.ended:
+                self._events_in += 1
+                if item.opcode == TEXT:
+                    self.on_text(item.payload)
+                else:
+                    self._on_event(item)
+            if self.ended:
+                return
         if pieces:
             self.on_data(pieces, sum(map(len, pieces)))
         pong, self._pong = self._pong, None
@@ -390,6 +398,8 @@ class Leg(asyncio.BufferedProtocol):
         self._close_transport()
 
     def _end(self, code: int, reason: str) -> None:
-        if not self._ended:
-            self._ended = True
+        if not self.ended:
+            self.ended = True
+            self._reader.stop()
+            self._rest = memoryview(b"")
             self.on_end(code, reason)

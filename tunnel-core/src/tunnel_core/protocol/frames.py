@@ -225,6 +225,10 @@ class FrameReader:
                 return out
             pos += taken
 
+    def stop(self) -> None:
+        """Read nothing more: all that is fed from now on is used up and brings nothing."""
+        self._dead = True
+
     def _whole_text(self, data: memoryview | bytes, pos: int, out: list[memoryview | bytes | Event]) -> int:
         """Take a text message that is one short frame of ASCII and has come whole, as control messages do.
 

@@ -103,6 +103,10 @@ class RawStream:
     def link_lost(self) -> None:
         self.link = None
 
+    def expire(self, reason: str) -> None:
+        """Close: the peer ended in peace, its leg is gone since, and the local end has not ended in time."""
+        self._end(Outcome.FINISHED, reason)
+
     def _end(self, outcome: Outcome, reason: str) -> None:
         if self._over:
             return
