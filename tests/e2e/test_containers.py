@@ -423,6 +423,9 @@ def test_the_docker_run_lines(images: None, tmp_path: Path) -> None:
         until(lambda: all(map(healthy, names.values())))
         done = attempt(*ENGINE_EXEC, sys.executable, "-m", "demo.traffic", "127.0.0.1:25565", "--size", "2")
         assert done.returncode == 0, done.stdout + done.stderr
+        for service, name in (("host-agent", names["--name mc-tunnel"]), ("client-agent", names["--name tunnel"])):
+            said = docker("exec", name, service, "doctor")
+            assert "FAIL" not in said, said
         for name in names.values():
             docker("stop", name)  # with the grace of its own line
             assert docker("inspect", "-f", "{{.State.ExitCode}}", name).strip() == "0", name

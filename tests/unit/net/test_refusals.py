@@ -50,6 +50,8 @@ def test_only_the_relay_refuses_a_token(status: int) -> None:
         (429, "slow down", {}, "429: slow down", "something before the relay limits how often one may dial"),
         (502, "<html><body>Bad", PAGE, "502: Phrase", "the proxy there does not reach the relay"),
         (503, "", {}, "503: Phrase", "the relay is not running there, or is just starting"),
+        (504, "<title>504 Gateway Time-out</title>", PAGE, "504: Gateway Time-out", "the proxy there gets no answer"),
+        (505, "unsupported HTTP", {}, "505: unsupported HTTP", "a proxy on the way speaks HTTP/1.0: have it use"),
         (521, "", {}, "521: Phrase", "the proxy before the relay has a fault"),
         (418, "full\x1b[2J" + "x" * 500, {}, "418: full[2J" + "x" * 193, "is the URL the relay's"),
         (429, "too many bad tokens: wait\n", RELAYS, "429: too many bad tokens: wait", ""),

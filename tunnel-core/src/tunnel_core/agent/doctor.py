@@ -103,15 +103,11 @@ class Doctor:
     async def run(self) -> int:
         """Run all checks. Returns the exit code: 0 if all is well, else 1."""
         self._say(f"{self.role}-agent → {self.settings.relay}")
-        first: list[tuple[str, Callable[[], Awaitable[str]]]] = [
-            ("name", self._name),
-            ("tcp", self._tcp),
-            ("tls", self._tls),
-            ("proxy", self._through),
-            ("token", self._token),
-        ]
-        for name, check in first:
-            await self.check(name, check)
+        for name, check in (("name", self._name), ("tcp", self._tcp), ("tls", self._tls)):
+            if not await self.check(name, check):
+                break  # what stands on it would fail for the same reason, and be advised for another
+        await self.check("proxy", self._through)
+        await self.check("token", self._token)
         if self._sick:
             self._say("the rest is not checked before that is mended")
         else:
@@ -154,7 +150,7 @@ class Doctor:
     async def _name(self) -> str:
         host, port = self._door
         if sockets.is_ip(host):
-            return f"{host} is a number"
+            return f"{host} is an address"
         try:
             async with asyncio.timeout(sockets.CONNECT_TIMEOUT):
                 found = await names.resolve(host, port)

@@ -43,6 +43,7 @@ _ADVICE: Final = {
     502: "the proxy there does not reach the relay: is the relay running?",
     503: "the relay is not running there, or is just starting",
     504: "the proxy there gets no answer from the relay: is the relay running?",
+    505: "a proxy on the way speaks HTTP/1.0: have it use HTTP/1.1 (nginx: proxy_http_version), and pass on Upgrade",
 }
 
 
@@ -51,7 +52,8 @@ def of_answer(response: Response, relay: str, path: str, role: Role) -> RelayUna
 
     Only the relay itself can refuse a token: what a firewall or a login page says is no reason to give up.
     """
-    status, said = response.status_code, _said(response)
+    status = response.status_code
+    said = _said(response).removeprefix(f"{status} ")  # pages like to repeat it
     ours = RELAY_HEADER in response.headers
     if ours and status in (401, 403):
         return AccessDenied(f"the relay refuses this {role}: {said or response.reason_phrase}")
