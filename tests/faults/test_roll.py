@@ -134,6 +134,8 @@ def test_two_hundred_streams_through_ten_rolling_restarts(environ: dict[str, str
         assert moved >= STREAMS * ROUNDS
         ended = "tunnel_agent_streams_ended_total"
         assert metric(tunnel.client, ended) == metric(tunnel.client, ended, outcome="finished")
+        drains = [line for relay in relays for line in relay.events("drained")]
+        assert [line["left"] for line in drains] == [0] * ROUNDS, "each drain goes on until all have moved"
         askers.close()
         tunnel.relay = relays[0]
         at_rest(tunnel)

@@ -54,6 +54,7 @@ SAMPLES: dict[str, dict[str, tuple[str, Any]]] = {
         "revoked": ("/run/revoked", "/run/revoked"),
         "wait": ("1s", 1.0),
         "drain": ("1h", 3600.0),
+        "drain_alone": ("3s", 3.0),
         "max_legs": ("3", 3),
         "max_legs_per_token": ("4", 4),
         "max_streams_per_token": ("5", 5),

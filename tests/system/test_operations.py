@@ -70,14 +70,22 @@ async def test_the_relay_listens_on_both_families(loop_factory: Any) -> None:
 
 
 async def test_a_relay_that_drains_is_not_ready(loop_factory: Any) -> None:
-    """But alive; who comes nevertheless is sent away for a moment."""
-    async with System(drain=30.0) as system, await system.dial("host") as host:
+    """But alive. Its port is closed, so that balancers try the next relay; who was in is sent away for a moment."""
+    async with System(drain=30.0, drain_alone=30.0) as system, await system.dial("host") as host:
+        port = system.relay.port
+        reader, writer = await connect(port)
+        writer.write(f"GET /client/mc?token={token('client')} HTTP/1.1\r\nHost: x\r\n".encode())
+        assert await ready(port) == (200, "ready\n")  # so that the connection before it has been accepted
         stopping = asyncio.create_task(system.relay.stop())
         await until(lambda: system.events("draining"))
-        for port in (system.relay.port, system.relay.admin_port):
-            assert await ready(port) == (503, "draining\n")
-        answer = await get(system.relay.port, f"/client/mc?token={token('client')}", upgrade=True)
-        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+        assert await ready(system.relay.admin_port) == (503, "draining\n")
+        with pytest.raises(ConnectionRefusedError):
+            await connect(port)
+        writer.write(b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        head = await reader.read()
+        assert head.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nRetry-After: 1\r\n" in head
+        await close(writer)
         host.reset()
         await stopping
 

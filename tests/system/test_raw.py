@@ -343,7 +343,12 @@ async def test_a_server_that_speaks_first(loop_factory: Any, client: str) -> Non
 @pytest.mark.parametrize("role", ["client", "host"])
 async def test_raw_streams_stay_where_they_are_when_the_relay_drains(loop_factory: Any, role: Role) -> None:
     """They cannot move: no leg is dialed for them at the next relay, and they go on until the drain is over."""
-    async with serve(echo) as target, System(drain=20.0) as old, System() as system, Wire(old.relay.port) as wire:
+    async with (
+        serve(echo) as target,
+        System(drain=20.0, drain_alone=20.0) as old,
+        System() as system,
+        Wire(old.relay.port) as wire,
+    ):
         url = f"ws://127.0.0.1:{wire.port}"
         agent: Any
         if role == "host":

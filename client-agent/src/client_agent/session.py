@@ -223,7 +223,7 @@ class Session:
             if old is not None:
                 old.detach()
                 old.session = None
-                old.close(CloseCode.NORMAL)
+                old.close(CloseCode.MOVED)
             self._attach(leg)
         if not stream.on_answer(message):
             leg.violated(CloseCode.POLICY_VIOLATION, "no answer to resume from the stream's host")

@@ -143,7 +143,7 @@ class Session:
         if old is not None:
             old.detach()
             old.session = None
-            old.close(CloseCode.NORMAL)
+            old.close(CloseCode.MOVED)
             stream.link_lost()
         else:
             paused = time.monotonic() - self._lost_at

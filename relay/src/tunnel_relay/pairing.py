@@ -43,6 +43,8 @@ class Pairing:
         self._limits = limits
         self.legs: set[RelayLeg] = set()
         self.offers = Offers()
+        self._leaving = False  # all were asked to move elsewhere
+        self.moved = False  # since then a stream did, so there is another relay
         self._access = access
         self._metrics = metrics
         self._log = log
@@ -73,6 +75,7 @@ class Pairing:
 
     def go_away(self, grace: float) -> None:
         """Ask all to move elsewhere within `grace` seconds. Who waits has lost nothing, and is sent off at once."""
+        self._leaving = True
         for leg in tuple(self.legs):
             if leg in self._waits:
                 leg.close(CloseCode.SERVICE_RESTART, "the relay stops")
@@ -118,6 +121,9 @@ class Pairing:
         self._seek(leg, message.instance if isinstance(message, Resume) else "")
 
     def _seek(self, leg: RelayLeg, instance: str) -> None:
+        if self._leaving:  # its host legs were asked to leave, too
+            leg.close(CloseCode.SERVICE_RESTART, "the relay stops")
+            return
         leg.sought = True
         self._limits.add_stream(leg.grant)
         host = self._registry.add_client(leg, leg.tunnel, instance)
@@ -187,6 +193,7 @@ class Pairing:
 
     def leg_ended(self, leg: RelayLeg, code: int, reason: str) -> None:
         """Nothing more comes from `leg`: it is not to be chosen."""
+        self.moved |= self._leaving and code == CloseCode.MOVED
         self.stop_waiting(leg)
         if leg.role == "host" and self.offers.remove(leg.tunnel, leg.instance):
             self._tell_hosts("host left", leg)

@@ -124,9 +124,10 @@ class Relay:
         )
 
     async def stop(self) -> None:
-        # First no new legs, and the balancer is told to send them elsewhere; then the legs
-        # of now move, or are closed; last the eyes of the operator.
+        # First the port is closed: a balancer that is refused tries the next relay at once. Then the
+        # remaining legs move, or are closed. The operator's view goes last.
         self._admission.closed = True
+        self._server.close_port()
         if self._started:
             await self._drain()
         if self._timer is not None:
@@ -137,15 +138,20 @@ class Relay:
         await self._admin.stop()
 
     async def _drain(self) -> None:
-        """Ask agents to move, wait while they do, and close what is left a few at a time."""
+        """Ask agents to move, wait while they do, and close what is left a few at a time.
+
+        Streams that find another relay move within a few round trips. If none has moved in time, there is no
+        other relay: to wait longer would only keep newcomers away.
+        """
         legs = self.pairing.legs
         began = time.monotonic()
         left_at = began + self._settings.drain * (1 - SPREAD)
+        alone_at = min(left_at, began + self._settings.drain_alone)
         self._log.info("draining", legs=len(legs), seconds=self._settings.drain)
         self.pairing.go_away(self._settings.drain)
-        while legs and time.monotonic() < left_at:
+        while legs and time.monotonic() < (left_at if self.pairing.moved else alone_at):
             await asyncio.sleep(DRAIN_TICK)
-        if legs:
+        if legs and self.pairing.moved:
             # Closed together, all agents would come back together.
             rest = random.sample(tuple(legs), len(legs))
             ticks = max(1, int(self._settings.drain * SPREAD / 2 / DRAIN_TICK))

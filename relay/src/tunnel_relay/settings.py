@@ -33,6 +33,13 @@ class RelaySettings(LogSettings):
     drain: float = setting(
         25.0, "how long legs may take to move elsewhere on SIGTERM", parse=seconds(0, 3600), metavar="TIME", shown="25s"
     )
+    drain_alone: float = setting(
+        1.5,
+        "how long a drain waits for the first stream to move: if none does, there is no other relay",
+        parse=seconds(0, 3600),
+        metavar="TIME",
+        shown="1.5s",
+    )
     max_legs: int = setting(
         0,
         "legs in all; 0: as many as there are descriptors for, 20000 at the most",

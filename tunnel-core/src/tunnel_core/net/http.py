@@ -110,13 +110,17 @@ class HttpServer:
         for sock in self._socks:
             self._servers.append(await accept(lambda: HttpConnection(self), sock))
 
-    async def stop(self) -> None:
-        """Close the port, and what has not become a leg."""
+    def close_port(self) -> None:
+        """Accept no more connections. Those already open are still answered."""
         self._stopped = True
         for server in self._servers:
             server.close()
         for sock in self._socks:
             sock.close()
+
+    async def stop(self) -> None:
+        """Close the port, and what has not become a leg."""
+        self.close_port()
         for connection in tuple(self._connections):
             connection.abort()
 

@@ -80,6 +80,7 @@ class CloseCode:
     STALE_ATTEMPT: Final = 4409
     PEER_LOST: Final = 4410
     RESET: Final = 4411
+    MOVED: Final = 4412
 
 
 class Event(NamedTuple):
