@@ -55,13 +55,13 @@ class RelaySettings(LogSettings):
     )
     max_handshakes: int = setting(
         512,
-        "connections without a request at once; one more closes the oldest",
+        "connections that may be open without a request; one more closes the oldest",
         parse=count(1, 100_000),
         metavar="N",
     )
     max_handshakes_per_address: int = setting(
         128,
-        "of them, from one address (of IPv6: one /64) that is no trusted proxy",
+        "the same from one address (of IPv6: one /64); trusted proxies are exempt",
         parse=count(1, 100_000),
         metavar="N",
     )
@@ -82,12 +82,12 @@ class RelaySettings(LogSettings):
     )
     max_failed_logins: int = setting(
         20,
-        "bad tokens that an address may present at once; after that it is told to wait, good tokens are let in",
+        "bad tokens that an address may present before it has to wait; good ones are always let in",
         parse=count(1, 1_000_000),
         metavar="N",
     )
     failed_login_refill: float = setting(
-        6.0, "time until it may present one more bad one", parse=seconds(0.01, 3600), metavar="TIME", shown="6s"
+        6.0, "time until it may present another bad one", parse=seconds(0.01, 3600), metavar="TIME", shown="6s"
     )
     trusted_proxy: tuple[str, ...] = setting(
         (),
@@ -97,11 +97,14 @@ class RelaySettings(LogSettings):
         metavar="CIDR",
     )
     client_address_header: str = setting(
-        "X-Forwarded-For", "header in which they give it; Forwarded is read by RFC 7239", parse=text, metavar="NAME"
+        "X-Forwarded-For",
+        "header in which they give it; Forwarded is read as RFC 7239 says",
+        parse=text,
+        metavar="NAME",
     )
     max_waiting_memory: int = setting(
         64 << 20,
-        "bytes that clients may have sent while they wait for hosts; of one token a quarter",
+        "bytes kept for clients that wait for hosts, in all; for one token a quarter of it",
         parse=size(256 * 1024, 1 << 40),
         metavar="SIZE",
         shown="64MiB",
