@@ -12,6 +12,11 @@ def run() -> None:
         from tunnel_core.service import health
 
         sys.exit(health.main("host-agent", "HOST_AGENT", sys.argv[2:], os.environ, None))
+    if sys.argv[1:2] == ["invite"]:
+        from .invite.__main__ import run as invite
+
+        del sys.argv[1]
+        invite()
     from tunnel_core.service.run import command
 
     from .cli import main

@@ -18,7 +18,8 @@ forwarded, and it reconnects for ever."""
 EPILOG: Final = """\
 examples:
   HOST_AGENT_TOKEN_FILE=mc.token host-agent --relay wss://relay.example.com --tunnel mc=127.0.0.1:25565
-  host-agent --relay ws://127.0.0.1:8080 --secret-file secret --tunnel mc=minecraft:25565 --tunnel db=unix:/run/pg"""
+  host-agent --relay ws://127.0.0.1:8080 --secret-file secret --tunnel mc=minecraft:25565 --tunnel db=unix:/run/pg
+  host-agent invite --relay wss://relay.example.com --secret-file secret --tunnel mc --subject alex"""
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:

@@ -35,7 +35,7 @@ def run() -> None:
 def _usage(commands: dict[str, EntryPoint]) -> str:
     lines = ["usage: tcp-ws-tunnel COMMAND [ARGUMENT ...]", "       tcp-ws-tunnel COMMAND --help", "", "commands:"]
     for name, command in sorted(commands.items()):
-        about = importlib.import_module(command.module.partition(".")[0]).__doc__ or ""
+        about = importlib.import_module(command.module.removesuffix(".__main__")).__doc__ or ""
         lines.append(f"  {name:<14}{about.partition(': ')[2].strip().rstrip('.')}")
     return "\n".join(lines)
 

@@ -1,0 +1,1 @@
+"""tcp-ws-tunnel invite: makes the link that a friend connects with."""
