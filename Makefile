@@ -101,7 +101,7 @@ with = @if $(1) >/dev/null 2>&1; then echo "$(2)"; $(2) >/dev/null; else \
 
 lint-deploy: $(VENV)/tools
 	$(BIN)/hadolint $(SERVICES:%=%/Dockerfile)
-	$(BIN)/yamllint --strict docker-compose.yml demo k8s observability
+	$(BIN)/yamllint --strict docker-compose.yml demo k8s observability revoked/kustomization.yaml
 	$(BIN)/python -c 'import sys, tomllib; [tomllib.load(open(path, "rb")) for path in sys.argv[1:]]' fly.toml pyproject.toml
 	$(call with,docker compose version,docker compose --profile '*' config --quiet)
 	$(call with,kubectl version --client,kubectl kustomize k8s/overlays/dev)

@@ -88,7 +88,8 @@ def images(engine: None) -> None:
 
 @pytest.fixture(scope="module")
 def up(images: None) -> Iterator[None]:
-    """The whole of compose, ready."""
+    """The whole of compose, ready, from a checkout that has no images yet: it builds them, and asks no registry."""
+    docker("rmi", "-f", *(f"tcp-ws-tunnel/{service}" for service in SERVICES))
     began = time.monotonic()
     try:
         done = attempt("bash", "-euc", printed("docs/deploy.md", "compose up"))
@@ -233,6 +234,80 @@ def test_the_secret_is_for_the_services_alone(up: None) -> None:
     assert secret not in docker("inspect", *compose("ps", "-aq").split())
     compose("up", "-d", "--wait")
     assert docker("run", "--rm", "--user", "65532", "-v", volume, BASE, "python", "-c", look).split()[2] == secret
+
+
+class Connection:
+    """One connection to the published port, from where that is reached."""
+
+    CODE: Final = """
+import socket, sys
+with socket.create_connection(("127.0.0.1", 25565), timeout=60) as sock:
+    for line in sys.stdin.buffer:
+        sock.sendall(line)
+        print("echoed" if sock.recv(len(line), socket.MSG_WAITALL) == line else "closed", flush=True)
+"""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [*ENGINE_EXEC, sys.executable, "-c", self.CODE],
+            text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+
+    def ask(self) -> str:
+        """Send a line and wait for its echo: "echoed", or "closed"."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("hello\n")
+        self._process.stdin.flush()
+        return self._process.stdout.readline().strip()
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+def test_another_up_and_run_leave_connections_alone(up: None) -> None:
+    """Neither recreates anything: the same containers run, and the stream never lost its leg."""
+    running = compose("ps", "-q")
+    connection = Connection()
+    assert connection.ask() == "echoed"
+    lost = len(logged("client-agent", "leg lost"))
+    for words in (("up", "-d"), ("up", "-d", "--wait"), ("--profile", "test", "run", "--rm", "traffic", "--size", "1")):
+        compose(*words)
+        assert connection.ask() == "echoed", words
+        assert compose("ps", "-q") == running, words
+    assert len(logged("client-agent", "leg lost")) == lost
+    connection.close()
+
+
+def test_a_revoked_token_is_no_good_any_more(up: None, tmp_path: Path) -> None:
+    """The steps of the page: a line more in the file, and the running relay refuses the token."""
+    file = ROOT / "revoked/tokens"
+    before = file.read_bytes()
+    (tmp_path / "revoked").symlink_to(file.parent)
+    words = ("relay", "token", "--role", "client", "--tunnel", "demo", "--subject", "alex")
+    token = compose("exec", "-T", "relay", *words)
+    (tmp_path / "alex.token").write_text(token)
+
+    def status() -> int:
+        """The relay's answer to a leg with that token."""
+        code = """
+import http.client, sys
+connection = http.client.HTTPConnection("127.0.0.1", 8080, timeout=10)
+headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
+           "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==", "Authorization": "Bearer " + sys.argv[1]}
+connection.request("GET", "/client/demo", headers=headers)
+print(connection.getresponse().status)
+"""
+        return int(attempt(*ENGINE_EXEC, sys.executable, "-c", code, token.strip()).stdout)
+
+    assert status() == 101
+    try:
+        text = printed("docs/deploy.md", "revoke a token")
+        subprocess.run(["bash", "-euc", text], cwd=tmp_path, env=ENVIRON, timeout=60, check=True)
+        until(lambda: status() == 403)
+    finally:
+        file.write_bytes(before)
+    until(lambda: status() == 101)
 
 
 def test_the_relay_is_killed_and_restarted_during_a_transfer(up: None) -> None:
@@ -426,6 +501,15 @@ def test_the_docker_run_lines(images: None, tmp_path: Path) -> None:
         for service, name in (("host-agent", names["--name mc-tunnel"]), ("client-agent", names["--name tunnel"])):
             said = docker("exec", name, service, "doctor")
             assert "FAIL" not in said, said
+        connection = Connection()
+        assert connection.ask() == "echoed"
+        began = time.monotonic()
+        docker("stop", "-t", "10", relay)  # Docker's default: there is no other relay to wait for
+        assert docker("inspect", "-f", "{{.State.ExitCode}}", relay).strip() == "0"
+        docker("start", relay)
+        say(f"the relay was stopped and started in {time.monotonic() - began:.1f} s")
+        assert connection.ask() == "echoed"
+        connection.close()
         for name in names.values():
             docker("stop", name)  # with the grace of its own line
             assert docker("inspect", "-f", "{{.State.ExitCode}}", name).strip() == "0", name

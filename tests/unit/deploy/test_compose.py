@@ -29,11 +29,14 @@ def test_every_service_is_bounded_and_confined() -> None:
             assert service["read_only"], name
 
 
-def test_each_of_our_images_is_built_from_its_dockerfile() -> None:
-    """`docker compose up` on a fresh checkout has nothing to pull but what the world knows."""
-    ours = {name: service for name, service in SERVICES.items() if service["image"].startswith("tcp-ws-tunnel/")}
+def test_our_images_are_built_once_and_never_pulled() -> None:
+    """At a registry anybody may own their names; built by two services, an image would have two ids."""
+    ours = [service for service in SERVICES.values() if service["image"].startswith("tcp-ws-tunnel/")]
     assert len(ours) == 5
-    for service in ours.values():
+    assert {service["pull_policy"] for service in ours} == {"never"}
+    built = [service for service in ours if "build" in service]
+    assert sorted(service["image"] for service in built) == sorted({service["image"] for service in ours})
+    for service in built:
         assert service["build"]["dockerfile"] == service["image"].removeprefix("tcp-ws-tunnel/") + "/Dockerfile"
         assert (ROOT / service["build"]["dockerfile"]).is_file()
 
