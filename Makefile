@@ -122,7 +122,7 @@ UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --
 requirements: $(VENV)/tools ## pin anew what the services and the tools need, with hashes (UPGRADE=1: newest versions)
 	for service in $(SERVICES); do $(UV_COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml \
 		$$([ $$service != relay ] || echo --extra relay) -o $$service/requirements.txt || exit 1; done
-	for group in build dev fuzz security; do \
+	for group in build dev fuzz security deploy; do \
 		$(UV_COMPILE) $(if $(UPGRADE),--upgrade) --group $$group -c relay/requirements.txt -o requirements-$$group.txt || exit 1; done
 
 clean: ## remove what was made

@@ -17,6 +17,9 @@ ROOT = Path(__file__).parent.parent.parent
 SERVICES = ("relay", "host-agent", "client-agent")
 FILES = (*(f"{service}/requirements.txt" for service in SERVICES), "requirements-build.txt", "requirements-dev.txt")
 EACH_FILE = pytest.mark.parametrize("path", FILES)
+# And those that are installed for one purpose only. (That of the fuzzers pins a package twice, for different Pythons.)
+OTHERS = ("requirements-deploy.txt", "requirements-security.txt")
+EACH_FILE_OF_ALL = pytest.mark.parametrize("path", (*FILES, *OTHERS))
 # Where the services are to run.
 PLACES = [
     {
@@ -96,7 +99,17 @@ def test_the_tools_are_pinned(group: str) -> None:
     assert unsatisfied([Requirement(text) for text in groups[group]], pins(f"requirements-{group}.txt")) == []
 
 
-@EACH_FILE
+def test_ci_installs_nothing_that_is_not_pinned() -> None:
+    """Neither it nor make: each `pip install` is of a file with hashes, or of this tree without what that needs."""
+    for path in (".ci/run", "Makefile"):
+        text = (ROOT / path).read_text().replace("\\\n", " ")
+        commands = re.findall(r"pip install .*", text)
+        assert commands, path
+        for command in commands:
+            assert "--require-hashes" in command or "--no-deps" in command, command
+
+
+@EACH_FILE_OF_ALL
 def test_pins_have_hashes(path: str) -> None:
     """Each of them, so that nothing else than what was looked at is ever installed."""
     for line in lines(path):
@@ -107,7 +120,7 @@ def test_pins_have_hashes(path: str) -> None:
         assert version(pin)
 
 
-@EACH_FILE
+@EACH_FILE_OF_ALL
 def test_no_file_says_where_to_download(path: str) -> None:
     """Neither an index nor an address: whoever installs has one of their own."""
     text = (ROOT / path).read_text()
