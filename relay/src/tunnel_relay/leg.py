@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 class RelayLeg(Leg):
     """One leg. It is unpaired, then has a `peer`, then has lost it and is being closed."""
 
+    must_read = True
+
     def __init__(
         self,
         pairing: Pairing,
@@ -63,7 +65,6 @@ class RelayLeg(Leg):
         self.tunnel = tunnel
         self.v1 = v1
         self.pings = not v1  # agents ping for themselves
-        self.must_read = v1  # agents never stop reading
         self.id = leg_id  # of a v1 leg; told to its agent, and a client leg's also to the host
         self.instance = instance  # of a v1 host leg
         self.host: str | None = None  # the instance of the host that a client leg was paired with
@@ -76,7 +77,7 @@ class RelayLeg(Leg):
         self.deserted = False  # the peer's socket is closed: nobody takes what this leg brings
         self.carried = 0  # bytes of streams that this leg brought
         self.asked: Open | Resume | None = None  # what a v1 client leg asked for last
-        self._held: list[bytes] = []  # what came before the pairing; text marked by _TEXT
+        self._held: list[bytes | bytearray] = []  # what came before the pairing; text marked by _Text
         self._held_size = 0
 
     # net.leg.Leg
@@ -196,7 +197,12 @@ class RelayLeg(Leg):
             self.close(CloseCode.NORMAL)
 
     def _hold(self, payload: bytes, *, text: bool) -> None:
-        self._held.append(_Text(payload) if text else payload)
+        if text:
+            self._held.append(_Text(payload))
+        elif self._held and isinstance(self._held[-1], bytearray):
+            self._held[-1] += payload  # bytes that came one by one would take forty times their size
+        else:
+            self._held.append(bytearray(payload))
         self._waits_with(len(payload))
 
     def _waits_with(self, size: int) -> None:
@@ -207,7 +213,7 @@ class RelayLeg(Leg):
         if self._held_size > EARLY_DATA:
             self.pause_reading()
 
-    def _let_go(self) -> list[bytes]:
+    def _let_go(self) -> list[bytes | bytearray]:
         """Hold nothing any more. Returns what was held."""
         self._pairing.let_go(self, self._held_size)
         held, self._held, self._held_size = self._held, [], 0
@@ -217,7 +223,7 @@ class RelayLeg(Leg):
         """Give the peer what came before there was one."""
         for payload in self._let_go():
             if not isinstance(payload, _Text):
-                self.on_data((payload,), len(payload))
+                self.on_data((bytes(payload),), len(payload))
             elif self.peer is not None:
                 self._pass_on(payload, from_client(payload))
         if self.peer is not None and not self.peer.congested:

@@ -20,6 +20,8 @@ LIFETIME: Final = 30.0  # seconds: a doctor is done in five
 class ProbeLeg(Leg):
     """One probe: counted as a leg, never paired, bounded in bytes and time. It is in `probes` while it is open."""
 
+    must_read = True
+
     def __init__(
         self,
         pairing: Pairing,

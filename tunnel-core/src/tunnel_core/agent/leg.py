@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
 from ..errors import ProtocolViolation
-from ..net.leg import Leg
+from ..net.leg import MOST_UNSENT, Leg
 from ..net.liveness import LegMonitor
 from ..net.tcp import TcpConnection
 from ..protocol.control import MAX_MESSAGE, Decoder, Message, Unknown, encode
@@ -55,6 +55,8 @@ class AgentLeg(Leg, Generic[M]):
         """Carry `stream` from now on."""
         self.stream = stream
         self.tcp = tcp
+        # A resume sends all that is unacknowledged at once.
+        self.most_unsent = MOST_UNSENT + (stream.window if isinstance(stream, Stream) else 0)
         if self.congested:
             tcp.hold(HOLD_LINK)
 

@@ -42,6 +42,13 @@ LINGER: Final = 0.001
 # which it may go on.
 HIGH_WATER: Final = 256 * 1024
 LOW_WATER: Final = 64 * 1024
+# After so many small writes the leg is congested, too, if the socket has not taken them all. uvloop keeps 0.8 KB for
+# each write that waits: HIGH_WATER in frames of one byte would be 87,000 writes and 70 MB.
+MANY_WRITES: Final = 256
+# A leg with more unsent bytes is dropped. Feeders that pause when they are told to add at most one read (128 KiB) and
+# what was held before the pairing (64 KiB and a read) to HIGH_WATER. More than that, and half as much again, is
+# answers that the peer asks for and does not read.
+MOST_UNSENT: Final = 1024 * 1024
 JOIN: Final = 4096  # bytes up to which copying header and payload together beats a gathering write
 # Frames of one leg that are handled in one turn: some 0.1 ms, 0.3 ms if they are fragments.
 # A read may hold 18,000 of a byte each: the rest of it waits for the leg's next turns.
@@ -85,14 +92,17 @@ class Leg(asyncio.BufferedProtocol):
         self._peace_sent = False  # and it promised that all went well
         self.close_received = False
         self._ping: tuple[bytes, float] | None = None
-        self._pong: bytes | None = None  # what is to be answered of this read
+        self._pong: bytes | None = None  # the latest ping, not answered yet
         self._rest = memoryview(b"")  # what was read, and waits for a turn
         self._queued = False  # for it
         self._join = JOIN
+        self._writes = 0  # small ones, since they were looked at
         self._corked: list[bytes] = []  # control frames that leave together, or with data
         self._lingering = False  # they may all wait
         self.ended = False  # nothing that comes in is handled any more
         self.silent = False  # it was given up because nothing came
+        self.most_unsent = MOST_UNSENT
+        self._loss = ""  # why it was dropped, if it was for a reason of our own
 
     @property
     def idle(self) -> bool:
@@ -145,18 +155,25 @@ class Leg(asyncio.BufferedProtocol):
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait for the socket."""
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+        """Bytes that wait for the socket, or for the end of this turn of the loop."""
+        if self._transport is None:
+            return 0
+        return self._transport.get_write_buffer_size() + sum(map(len, self._corked))
 
     def send_data(self, data: memoryview | bytes) -> None:
         """Send one binary message of the WebSocket client."""
         transport = self._transport
         if transport is None or self._close_sent:
             return
+        if self.congested and self._is_full():
+            return
         header, payload = masked_frame(data, next(_keys))
         size = len(payload)
         self.bytes_out += size + len(header)
         if size <= self._join:
+            self._writes += 1
+            if self._writes > MANY_WRITES:
+                self._look_at_writes()
             if self._corked:
                 self._corked.append(header + payload)
                 self._uncork()
@@ -173,10 +190,15 @@ class Leg(asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None or self._close_sent:
             return
+        if self.congested and self._is_full():
+            return
         header = data_header(size)
         self.bytes_out += size + len(header)
         if size <= self._join:
             frame = b"".join((header, *pieces))
+            self._writes += 1
+            if self._writes > MANY_WRITES:
+                self._look_at_writes()
             if self._corked:
                 self._corked.append(frame)
                 self._uncork()
@@ -259,6 +281,8 @@ class Leg(asyncio.BufferedProtocol):
     def _send_control(self, opcode: int, payload: bytes, *, linger: bool = False) -> None:
         """Send a control frame or text: with what follows it, at the end of this turn of the loop at the latest."""
         if self._transport is not None and not self._close_sent:
+            if self.congested and self._is_full():
+                return
             frame = control_frame(opcode, payload, next(_keys) if self._client else b"")
             self.bytes_out += len(frame)
             if linger and not self._corked:
@@ -270,17 +294,40 @@ class Leg(asyncio.BufferedProtocol):
                 loop.call_soon(loop.call_soon, self._uncork)  # after the sockets were asked once more
             self._corked.append(frame)
 
+    def _is_full(self) -> bool:
+        """Whether too much is unsent to add to it. Then the connection is dropped, and `on_end` follows.
+
+        It follows in the next turn of the loop: whoever sends may be in the middle of something.
+        """
+        assert self._transport is not None, "only a connected leg is congested"
+        if not self._transport.is_closing():
+            if self.unsent <= self.most_unsent:
+                return False
+            self._loss = f"over {self.most_unsent >> 10} KiB unsent"
+            self._corked.clear()
+            self._transport.abort()
+        return True
+
     def _uncork(self) -> None:
         if self._corked:
             frames, self._corked, self._lingering = self._corked, [], False
+            self._writes += 1
+            if self._writes > MANY_WRITES:
+                self._look_at_writes()
             if self._transport is not None:
                 self._transport.write(b"".join(frames))
+
+    def _look_at_writes(self) -> None:
+        """Be congested until the socket has taken everything, if something still waits for it."""
+        self._writes = 0
+        if self._transport is not None and self._transport.get_write_buffer_size() and not self.congested:
+            self._transport.set_write_buffer_limits(0)
 
     # asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast("asyncio.Transport", transport)
-        transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+        self._set_limits()
         if forgets_to_pause(transport):
             self._join = sys.maxsize
         self._monitor.watch(self)
@@ -350,10 +397,18 @@ class Leg(asyncio.BufferedProtocol):
                 return
         if pieces:
             self.on_data(pieces, sum(map(len, pieces)))
+        if self._pong is not None and not self.congested:
+            self._send_pong()
+
+    def _send_pong(self) -> None:
+        """Answer the latest ping alone, as RFC 6455 section 5.5.3 allows: who does not read gets no second answer."""
         pong, self._pong = self._pong, None
         if pong is not None:
-            # The latest ping's alone is answered, as RFC 6455 section 5.5.3 allows.
             self._send_control(PONG, pong)
+
+    def _set_limits(self) -> None:
+        if self._transport is not None:
+            self._transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
 
     def pause_writing(self) -> None:
         self.congested = True
@@ -361,6 +416,8 @@ class Leg(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self.congested = False
+        self._set_limits()
+        self._send_pong()
         self.on_writable(True)
 
     def eof_received(self) -> None:
@@ -369,7 +426,7 @@ class Leg(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._monitor.unwatch(self)
         self._transport = None
-        self._end(CloseCode.ABNORMAL, str(exc or "the connection was closed"))
+        self._end(CloseCode.ABNORMAL, self._loss or str(exc or "the connection was closed"))
         self.on_gone()
 
     # Events.

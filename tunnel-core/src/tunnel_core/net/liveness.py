@@ -201,6 +201,7 @@ class LegMonitor:
         elif leg.must_read and now - watch.moved >= STUCK:
             leg.lost(f"took nothing for {STUCK:.0f} s")
             return
-        if now - watch.pinged >= ping_after and (leg.pings or not leg.reading):
+        # Behind what a congested leg's peer does not take, a ping would wait, too.
+        if now - watch.pinged >= ping_after and (leg.pings or not leg.reading) and not leg.congested:
             watch.pinged = now
             leg.ping()
