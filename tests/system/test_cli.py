@@ -307,6 +307,11 @@ BAD: list[tuple[str, tuple[str, ...], str]] = [
             (token("client"), "eyJ…", "is not a relay's URL"),
         )
     ),
+    (
+        "client-agent",
+        ("--relay", f"wss://h/{token('client')}", *CLIENT[2:]),
+        "--relay: there is a token in the path of the URL: give it with --token-file",
+    ),
     ("client-agent", (*CLIENT, "--tokne=hunter2"), "unrecognized arguments: --tokne (see"),
     ("client-agent", (*CLIENT, token("client")), "argument COMMAND: invalid choice: 'eyJ…'"),
     *(

@@ -365,19 +365,6 @@ async def test_something_on_the_way_holds_frames_back(
     assert visit.found("clock")[0] == "not compared: the relay told no time"
 
 
-async def test_two_host_agents_on_one_tunnel(loop_factory: Any) -> None:
-    """A second one that nobody remembers takes half of the streams."""
-    probed = Frame(Opcode.TEXT, b'{"type":"probed","hosts":8,"instances":2,"waiting":0}')
-    async with serve(fake_relay(probed)) as port:
-        visit = Visit()
-        visit.code = -1
-        await visit.host(f"ws://127.0.0.1:{port}", port)
-    assert visit.found("presence") == (
-        "2 host-agents offer this tunnel, and each gets a share of its streams",
-        "stop one of them, unless both lead to the same server",
-    )
-
-
 # Beyond the relay.
 
 
@@ -392,6 +379,19 @@ async def test_nobody_offers_the_tunnel(loop_factory: Any) -> None:
         )
         assert "target" not in "".join(visit.checks())
         assert visit.lines[-1] == "1 of these need looking after"
+
+
+async def test_two_host_agents_on_one_tunnel(loop_factory: Any) -> None:
+    """A second one that nobody remembers gets half of the streams: both sides are told."""
+    async with serve(echo) as target, System() as system:
+        for _ in range(2):
+            await system.host({"mc": target})
+        for visit in (await Visit().host(system.url, target), await Visit().client(system.url)):
+            assert visit.code == 0, visit.lines
+            assert visit.found("presence") == (
+                "2 host-agents offer this tunnel, and each gets a share of its streams",
+                "stop one of them, unless both lead to the same server",
+            )
 
 
 async def test_the_target_does_not_answer(loop_factory: Any) -> None:

@@ -30,6 +30,8 @@ def relay_url(value: str) -> str:
         raise UsageError(f"'{_shown(value)}' is not a relay's URL: {hint}") from exc
     if "?" in rest or parsed.username is not None:
         raise UsageError(f"'{_shown(value)}' carries a query or a password: give the token with --token-file")
+    if "/eyJ" in rest:  # how a token begins
+        raise UsageError("there is a token in the path of the URL: give it with --token-file")
     return url
 
 
