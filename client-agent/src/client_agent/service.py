@@ -16,8 +16,8 @@ from tunnel_core.service.run import raise_descriptor_limit
 from .settings import ClientSettings
 from .tunnel import ClientTunnel
 
-# Of the streams that lose legs faster than they may (session.NEXT_LEG): how many may ask for one at
-# once, and the seconds until one more may. So they cost next to nothing, however many they are.
+# Of the streams whose legs all end at once (session.FEW): how many may ask for another together, and the
+# seconds until one more may. So they cost next to nothing, however many they are.
 HASTY_AT_ONCE: Final = 20
 NEXT_HASTY: Final = 0.05
 TICK: Final = 5.0  # seconds between looks at what is kept ready and not used

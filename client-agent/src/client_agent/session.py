@@ -29,9 +29,12 @@ MIN_RETRY: Final = 0.05
 MAX_RETRY: Final = 1.0
 RESUMED_TIMEOUT: Final = 5.0  # seconds for the answer to `resume`; then the leg counts as dead
 # Legs that one stream may ask for at once when it loses them, and the seconds until it may ask for
-# one more: a network that cuts every second does no harm, a host that ends every leg at once neither.
-LEGS_AT_ONCE: Final = 8
-NEXT_LEG: Final = 1.0
+# one more. A network that cuts three times a second does no harm (each cut may cost the few legs that
+# were ready, too), and a host that ends every leg at once neither.
+LEGS_AT_ONCE: Final = 20
+NEXT_LEG: Final = 0.5
+STEADY: Final = 1.0  # seconds: a leg that carries for longer was worth its dial
+FEW: Final = 3  # legs in a row that were not, until the stream waits its turn among others like it
 # A relay that closes with these before `paired` has passed nothing on.
 NOT_PASSED_ON: Final = (CloseCode.SERVICE_RESTART, CloseCode.TRY_AGAIN_LATER)
 
@@ -60,6 +63,8 @@ class Session:
         self._begun = time.monotonic()
         self._retries = 0  # how often the relay had no room
         self._pace = Pace(LEGS_AT_ONCE, NEXT_LEG)
+        self._attached_at = self._begun  # when it came to its leg
+        self._short_lived = 0  # legs in a row that carried for less than a moment, or not at all
         self._lost_at: float | None = None  # when it lost its leg, while it has none
         self._step: asyncio.TimerHandle | None = None  # of an answer that is awaited
         self._window: asyncio.TimerHandle | None = None  # of the resume window
@@ -159,10 +164,13 @@ class Session:
             self.candidate = None
             self._arm(None)
             stream.candidate_lost()
+            self._short_lived += 1
             self._log.info("resume failed", stream=self._id, reason=reason, code=code)
         elif leg is self.leg:
             self.leg = None
             stream.link_lost()
+            steady = time.monotonic() - self._attached_at > STEADY
+            self._short_lived = 0 if steady else self._short_lived + 1
         # A leg that is left on purpose is lost only if there is none to go to.
         if self.leg is None and self._lost_at is None and not (leg.leaving and self.candidate is not None):
             self._lost(code, reason)
@@ -183,6 +191,7 @@ class Session:
 
     def _attach(self, leg: ClientLeg) -> None:
         self.leg = leg
+        self._attached_at = time.monotonic()
         leg.carrying = True
         leg.attach(self.stream, self.tcp)
 
@@ -206,8 +215,9 @@ class Session:
         """Have a leg to move to, as soon as that is due."""
         now = time.monotonic()
         wait = self._pace.take(now)
-        if wait:
+        if self._short_lived >= FEW:
             wait = max(wait, self._agent.pace.take(now))
+        if wait:
             self._arm(wait, functools.partial(self._tunnel.want_leg, self, kind))
         else:
             self._arm(None)
