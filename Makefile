@@ -106,6 +106,7 @@ lint-deploy: $(VENV)/tools
 	$(call with,docker compose version,docker compose --profile '*' config --quiet)
 	$(call with,kubectl version --client,kubectl kustomize k8s/overlays/dev)
 	$(call with,kubectl version --client,kubectl kustomize k8s/overlays/production)
+	$(call with,kubectl version --client,kubectl kustomize k8s/overlays/production-full)
 	$(call with,kubectl version --client,kubectl kustomize k8s/examples/minecraft)
 	$(call with,promtool --version,promtool check config observability/prometheus.yml)
 	$(call with,promtool --version,promtool test rules observability/alerts_test.yml)

@@ -7,10 +7,13 @@ from typing import Any, Final
 import kubernetes_validate
 import pytest
 import yaml
-from support.deploy import ROOT, kustomize, load, one
+from support.deploy import kustomize, load, one
 
-RENDERED: Final = ("k8s/overlays/dev", "k8s/overlays/production", "k8s/examples/minecraft")
+FULL: Final = "k8s/overlays/production-full"
+RENDERED: Final = ("k8s/overlays/dev", "k8s/overlays/production", FULL, "k8s/examples/minecraft")
 VERSIONS: Final = ("1.35", "1.36", "1.37")  # those that Kubernetes itself maintains
+# What agents dial, and what balancers ask for.
+PATHS: Final = {"/host": "Prefix", "/client": "Prefix", "/probe": "Prefix", "/healthz": "Exact"}
 # Kinds of others, which kubernetes_validate passes unseen: the fields of these are asserted below.
 FOREIGN: Final = {"HTTPRoute", "PodMonitor", "PrometheusRule"}
 
@@ -24,21 +27,21 @@ def test_valid_in_current_versions(path: str, version: str) -> None:
             kubernetes_validate.validate(manifest, version, strict=True)
 
 
-def test_the_classic_ingress_is_valid(tmp_path: Any) -> None:
-    """It is the component that no overlay here takes."""
-    overlay = ROOT / "k8s" / "components" / "ingress" / "classic" / "ingress.yaml"
-    (manifest,) = yaml.safe_load_all(overlay.read_text())
-    kubernetes_validate.validate(manifest, VERSIONS[-1], strict=True)
+def test_the_classic_ingress_leads_to_the_relay() -> None:
+    """All paths that agents dial, and the health check."""
+    manifest = one(kustomize("k8s/overlays/production"), "Ingress", "relay")
     assert manifest["metadata"]["annotations"]["nginx.org/websocket-services"] == "relay"
     (rule,) = manifest["spec"]["rules"]
-    backends = [path["backend"]["service"] for path in rule["http"]["paths"]]
-    assert backends == [{"name": "relay", "port": {"name": "legs"}}] * 3
+    assert {path["path"]: path["pathType"] for path in rule["http"]["paths"]} == PATHS
+    for path in rule["http"]["paths"]:
+        assert path["backend"]["service"] == {"name": "relay", "port": {"name": "legs"}}
 
 
 def test_kinds_of_others_are_known_by_name() -> None:
-    """What kubernetes_validate cannot judge is these three and nothing else."""
-    kinds = {manifest["kind"] for path in RENDERED for manifest in kustomize(path) if "." in group(manifest)}
-    assert kinds == FOREIGN
+    """What kubernetes_validate cannot judge is these three, and only one overlay has any of them: they need CRDs."""
+    for path in RENDERED:
+        kinds = {manifest["kind"] for manifest in kustomize(path) if "." in group(manifest)}
+        assert kinds == (FOREIGN if path == FULL else set()), path
 
 
 def group(manifest: dict[str, Any]) -> str:
@@ -49,14 +52,15 @@ def group(manifest: dict[str, Any]) -> str:
 
 def test_the_route_leads_to_the_relay() -> None:
     """An HTTPRoute (gateway.networking.k8s.io/v1): both roles' paths, and no end to a request."""
-    objects = kustomize("k8s/overlays/production")
+    objects = kustomize(FULL)
     route = one(objects, "HTTPRoute", "relay")
     assert route["apiVersion"] == "gateway.networking.k8s.io/v1"
     assert set(route["spec"]) == {"parentRefs", "hostnames", "rules"}
     (rule,) = route["spec"]["rules"]
     assert set(rule) == {"matches", "timeouts", "backendRefs"}
     assert rule["timeouts"] == {"request": "0s"}
-    assert {match["path"]["value"] for match in rule["matches"]} == {"/host", "/client", "/healthz"}
+    paths = {match["path"]["value"]: match["path"]["type"].removeprefix("Path") for match in rule["matches"]}
+    assert paths == PATHS
     (backend,) = rule["backendRefs"]
     service = one(objects, "Service", backend["name"])
     assert backend["port"] in [port["port"] for port in service["spec"]["ports"]]
@@ -64,7 +68,7 @@ def test_the_route_leads_to_the_relay() -> None:
 
 def test_the_monitor_finds_every_pod_of_ours() -> None:
     """A PodMonitor (monitoring.coreos.com/v1): its labels and its port are those of the pods."""
-    monitor = one(kustomize("k8s/overlays/production"), "PodMonitor", "tcp-ws-tunnel")
+    monitor = one(kustomize(FULL), "PodMonitor", "tcp-ws-tunnel")
     assert monitor["apiVersion"] == "monitoring.coreos.com/v1"
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     wanted = monitor["spec"]["selector"]["matchLabels"]
@@ -80,7 +84,7 @@ def test_the_monitor_finds_every_pod_of_ours() -> None:
 
 def test_the_rules_are_those_of_prometheus() -> None:
     """A PrometheusRule (monitoring.coreos.com/v1) with the groups of observability/alerts.yml, which promtool tests."""
-    rule = one(kustomize("k8s/overlays/production"), "PrometheusRule", "tcp-ws-tunnel")
+    rule = one(kustomize(FULL), "PrometheusRule", "tcp-ws-tunnel")
     assert rule["apiVersion"] == "monitoring.coreos.com/v1"
     assert rule["spec"] == load("observability/alerts.yml")
 
@@ -95,6 +99,17 @@ def test_the_relay_is_replaced_without_a_gap() -> None:
     (container,) = spec["template"]["spec"]["containers"]
     assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+
+
+def test_clusters_before_1_30_have_a_component() -> None:
+    """It replaces the one field that they do not know, and sleeps as long."""
+    (patch,) = load("k8s/components/before-1.30/kustomization.yaml")["patches"]
+    deployment = one(kustomize("k8s/overlays/production"), "Deployment", patch["target"]["name"])
+    (operation,) = yaml.safe_load(patch["patch"])
+    at: Any = deployment
+    for word in operation["path"].split("/")[1:]:
+        at = at[int(word)] if word.isdigit() else at[word]
+    assert operation["value"]["exec"]["command"][-1] == f"import time; time.sleep({at['sleep']['seconds']})"
 
 
 @pytest.mark.parametrize("path", RENDERED)

@@ -20,7 +20,7 @@ from tunnel_relay.metrics import WATCHED
 
 DASHBOARD: Final[dict[str, Any]] = json.loads((ROOT / "observability/grafana/dashboards/tunnel.json").read_text())
 VARIABLES: Final = {"$__rate_interval": "5m", "$__range": "1h", "$tunnel": ".*"}
-GIVEN: Final = {"job", "instance", "le"}  # labels that Prometheus adds, and histograms have
+GIVEN: Final = {"job", "namespace", "instance", "le"}  # labels that Prometheus adds, and histograms have
 NOT_METRICS: Final = {"by", "without", "on", "ignoring", "unless", "or", "and", "bool", "offset"}
 WIDTH: Final = 24  # of Grafana's grid
 

@@ -176,6 +176,10 @@ def test_fly_asks_for_paths_that_there_are() -> None:
     assert fly["metrics"]["path"] == "/metrics"
     assert fly["kill_signal"] == "SIGTERM"
     assert fly["http_service"]["auto_stop_machines"] == "off"
+    assert fly["http_service"]["auto_start_machines"] is True
+    (file,) = fly["files"]
+    assert file["guest_path"] == fly["env"]["RELAY_REVOKED"]
+    assert (ROOT / file["local_path"]).is_file()
     assert fly["http_service"]["min_machines_running"] == 1
     assert fly["deploy"]["strategy"] == "rolling"
     assert (ROOT / fly["build"]["dockerfile"]).is_file()
