@@ -96,7 +96,7 @@ class OneStream(RuleBasedStateMachine):
         self.forgot = self.forgot or passes > 60
 
 
-OneStream.TestCase.settings = settings(max_examples=100, stateful_step_count=20, deadline=None)
+OneStream.TestCase.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
 TestOneStream = OneStream.TestCase
 
 
