@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -88,6 +89,21 @@ async def test_a_relay_that_drains_is_not_ready(loop_factory: Any) -> None:
         await close(writer)
         host.reset()
         await stopping
+
+
+async def test_connections_that_come_while_the_port_is_being_closed_end(loop_factory: Any) -> None:
+    """None is left open with nobody to answer it: its agent would wait for ten seconds before it dials anew."""
+    async with System() as system:
+        socks = [socket.create_connection(("127.0.0.1", system.relay.port)) for _ in range(5)]
+        for _ in range(2):  # until they have been accepted, and not a turn of the loop longer
+            await asyncio.sleep(0)
+        await system.relay.stop()
+        loop = asyncio.get_running_loop()
+        for sock in socks:
+            sock.setblocking(False)
+            with contextlib.suppress(ConnectionResetError), sock:
+                async with asyncio.timeout(5):
+                    assert await loop.sock_recv(sock, 1) == b""
 
 
 async def test_a_host_agent_is_ready_with_a_leg_for_each_tunnel(loop_factory: Any) -> None:

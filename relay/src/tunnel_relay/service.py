@@ -127,7 +127,7 @@ class Relay:
         # First the port is closed: a balancer that is refused tries the next relay at once. Then the
         # remaining legs move, or are closed. The operator's view goes last.
         self._admission.closed = True
-        self._server.close_port()
+        await self._server.close_port()
         if self._started:
             await self._drain()
         if self._timer is not None:

@@ -110,8 +110,15 @@ class HttpServer:
         for sock in self._socks:
             self._servers.append(await accept(lambda: HttpConnection(self), sock))
 
-    def close_port(self) -> None:
+    async def close_port(self) -> None:
         """Accept no more connections. Those already open are still answered."""
+        # asyncio forgets a connection that is accepted in the turn of the loop in which its server is closed:
+        # nobody would ever close it. So accepting ends a turn before.
+        loop = asyncio.get_running_loop()
+        for sock in self._socks:
+            if sock.fileno() >= 0:
+                loop.remove_reader(sock)
+        await asyncio.sleep(0)
         self._stopped = True
         for server in self._servers:
             server.close()
@@ -120,7 +127,7 @@ class HttpServer:
 
     async def stop(self) -> None:
         """Close the port, and what has not become a leg."""
-        self.close_port()
+        await self.close_port()
         for connection in tuple(self._connections):
             connection.abort()
 
