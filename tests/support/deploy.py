@@ -82,8 +82,9 @@ def seconds(text: str | float) -> float:
     return float(sum(int(n) * units[u] for n, u in parts))
 
 
-def printed(page: str, title: str) -> str:
-    """The shell commands of a page: the block of code that follows the comment `<!-- TITLE -->`."""
-    found = re.findall(rf"<!-- {re.escape(title)} -->\s*```sh\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
-    assert len(found) == 1, f"{page}: {len(found)} blocks of commands are called '{title}'"
+def printed(page: str, title: str, language: str = "sh") -> str:
+    """The shell commands of a page, or another block of code: the one that follows the comment `<!-- TITLE -->`."""
+    block = rf"<!-- {re.escape(title)} -->\s*```{language}\n(.*?)```"
+    found = re.findall(block, (ROOT / page).read_text(), re.DOTALL)
+    assert len(found) == 1, f"{page}: {len(found)} blocks of this kind are called '{title}'"
     return str(found[0])
