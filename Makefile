@@ -7,7 +7,7 @@ SERVICES := relay host-agent client-agent
 SOURCES := tunnel-core/src relay/src host-agent/src client-agent/src
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-kill bench test test-faults soak test-containers test-k8s fuzz sbom audit \
+.PHONY: help setup demo demo-kill bench wheel test test-faults soak test-browser test-containers test-k8s fuzz sbom audit \
 	lint lint-code lint-deploy format requirements clean
 
 help: ## list the targets
@@ -47,6 +47,13 @@ bench: $(VENV)/commands ## measure beside other tunnels; docs/benchmarks.md (QUI
 	@BENCH_COMMAND="make bench$(if $(FULL), FULL=1)$(if $(QUICK), QUICK=1)" \
 		$(BIN)/python -m bench $(if $(QUICK),--quick,--write) $(if $(FULL),--full)
 
+# Where a relay of this checkout looks for it; the images have it at the same place of theirs.
+WHEEL := $(VENV)/share/tcp-ws-tunnel
+
+wheel: $(VENV)/commands ## make the wheel that a relay of this checkout gives to friends (docs/join.md)
+	rm -rf $(WHEEL)
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir $(WHEEL) .
+
 ## Checks.
 
 test: $(VENV)/tools ## run the tests
@@ -80,6 +87,9 @@ sbom: requirements-security.txt $(VENV)/tools ## write a CycloneDX bill of mater
 audit: requirements-security.txt $(VENV)/tools ## ask PyPI for known vulnerabilities of what is pinned (needs the internet)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-security.txt
 	for service in $(SERVICES); do $(BIN)/pip-audit --require-hashes --disable-pip -r $$service/requirements.txt || exit 1; done
+
+test-browser: $(VENV)/tools ## open the relay's pages in a real browser (needs Chromium; half a minute)
+	$(BIN)/python -m pytest tests/browser -m browser
 
 test-containers: $(VENV)/tools ## build the images, run compose and the docker run lines, and break them (needs a Docker engine)
 	$(BIN)/python -m pytest tests/e2e -m containers -s

@@ -70,6 +70,11 @@ SAMPLES: dict[str, dict[str, tuple[str, Any]]] = {
         "trusted_proxy": ("192.0.2.0/24 2001:db8::/32", ("192.0.2.0/24", "2001:db8::/32")),
         "client_address_header": ("Fly-Client-IP", "Fly-Client-IP"),
         "max_waiting_memory": ("1MiB", 1 << 20),
+        "join_page": ("off", False),
+        "join_wheel": ("/run/a.whl", "/run/a.whl"),
+        "max_pages": ("31", 31),
+        "max_pages_per_address": ("32", 32),
+        "page_refill": ("3s", 3.0),
     },
     "host-agent": AGENTS | {
         "tunnel": (

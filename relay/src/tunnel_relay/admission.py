@@ -1,4 +1,4 @@
-"""What comes to the public port: a health check, somebody to turn away, or a leg."""
+"""Who comes to the public port for a leg: it is made, or they are turned away."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from tunnel_core.protocol.endpoints import (
 )
 from tunnel_core.protocol.identity import instance_of
 from tunnel_core.protocol.tokens import Grant
-from tunnel_core.service.admin import Readiness, health
 from tunnel_core.service.logs import Throttle
 
 from .access import ANYBODY, Access, Denied
@@ -42,7 +41,6 @@ class Admission:
         limits: Limits,
         pairing: Pairing,
         metrics: RelayMetrics,
-        readiness: Readiness,
         log: Throttle,
     ) -> None:
         self._access = access
@@ -50,16 +48,12 @@ class Admission:
         self._limits = limits
         self._pairing = pairing
         self._metrics = metrics
-        self._readiness = readiness
         self._log = log
         self.probes: set[ProbeLeg] = set()
         self.closed = False  # the relay drains
 
     def answer(self, request: Request) -> Response | Upgrade:
         """The answer to one request."""
-        answer = health(request, self._readiness)
-        if answer is not None:
-            return answer
         address = self._addresses.of(request.peer, request.headers)
         wanted = parse_leg_path(request.path.removeprefix(PROBE))
         try:

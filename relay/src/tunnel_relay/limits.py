@@ -17,25 +17,22 @@ from .access import Denied
 from .addresses import address_key
 from .settings import RelaySettings
 
-REMEMBERED: Final = 10_000  # addresses whose failed logins are counted: 2 MB; the oldest go first
+REMEMBERED: Final = 10_000  # addresses whose tries are counted: 2 MB; the oldest go first
 RETRY_AFTER: Final = 5  # seconds: what is full may have room again soon
 SPARE_RESUMES: Final = 8  # legs that died without a word count until that is noticed, and a token may have few streams
 SHARES: Final = 4  # nobody gets more than this part of the memory for what waits: 250 streams' early data, by default
 
 
-class FailedLogins:
-    """Slows down an address that keeps presenting bad tokens. It never keeps out a good token.
-
-    Each address may fail `burst` times; one try comes back every `refill` seconds.
-    """
+class Tries:
+    """Counts what each address has tried: up to `burst` times at once, and once more every `refill` seconds."""
 
     def __init__(self, burst: int, refill: float) -> None:
         self._burst = burst
         self._refill = refill
         self._spent: OrderedDict[str, tuple[float, float]] = OrderedDict()  # address → (tries spent, when)
 
-    def failed(self, address: str, now: float) -> int:
-        """This address presented a bad token. The seconds until it may present another, if that was one too many."""
+    def take(self, address: str, now: float) -> int:
+        """This address tries once. The seconds until it may, if that is one too many; else 0."""
         spent, then = self._spent.get(address, (0.0, now))
         spent = max(0.0, spent - (now - then) / self._refill)
         missing = spent - (self._burst - 1)
@@ -59,11 +56,14 @@ class Limits:
         self._streams: Counter[str] = Counter()  # client legs that carry, or wait to, by token
         self._held = 0  # bytes that wait with legs for their pairing
         self._held_by: Counter[str] = Counter()
-        self._failed = FailedLogins(settings.max_failed_logins, settings.failed_login_refill)
+        self._failed = Tries(settings.max_failed_logins, settings.failed_login_refill)
 
     def login_failed(self, address: str, now: float) -> int:
-        """Count a bad token from this address. The seconds it is to wait, if there were too many; else 0."""
-        return self._failed.failed(address_key(address), now)
+        """Count a bad token from this address. The seconds it is to wait, if there were too many; else 0.
+
+        A good token is never kept out.
+        """
+        return self._failed.take(address_key(address), now)
 
     def check_leg(self, address: str, grant: Grant | None) -> None:
         """Raise Denied if one more leg is one too many."""

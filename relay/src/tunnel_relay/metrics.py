@@ -94,6 +94,9 @@ class RelayMetrics:
         self._refused = Counter("relay_refusals", "Requests and clients turned away.", ("reason",), registry=registry)
         for reason in WATCHED:
             self._refused.labels(reason)
+        self._pages = Counter(
+            "relay_pages", "Answers to browsers and package installers.", ("page", "status"), registry=registry
+        )
         Gauge("relay_waiting_clients", "Clients that wait for a host now.", registry=registry).set_function(waiting)
 
     def leg_came(self, leg: RelayLeg) -> None:
@@ -108,3 +111,6 @@ class RelayMetrics:
 
     def refused(self, reason: str) -> None:
         self._refused.labels(reason).inc()
+
+    def page(self, name: str, status: int) -> None:
+        self._pages.labels(name, f"{int(status)}").inc()

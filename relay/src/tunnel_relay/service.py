@@ -16,7 +16,7 @@ from tunnel_core.net.liveness import LegMonitor
 from tunnel_core.net.sockets import Address
 from tunnel_core.protocol.frames import CloseCode
 from tunnel_core.service import logs
-from tunnel_core.service.admin import AdminServer
+from tunnel_core.service.admin import AdminServer, health
 from tunnel_core.service.metrics import ProcessMetrics
 from tunnel_core.service.run import loop_name, raise_descriptor_limit
 
@@ -24,8 +24,11 @@ from .access import Access
 from .addresses import ClientAddress
 from .admission import Admission
 from .leg import RelayLeg
-from .limits import Limits
+from .limits import Limits, Tries
 from .metrics import RelayMetrics
+from .pages.routes import Routes
+from .pages.site import Site
+from .pages.wheel import find as find_wheel
 from .pairing import Pairing
 from .probe import ProbeLeg
 from .settings import RelaySettings
@@ -62,12 +65,21 @@ class Relay:
         self._quiet = logs.Throttle(self._log)
         self.pairing = Pairing(settings, self._access, self._limits, self._monitor, self._metrics, self._quiet)
         addresses = ClientAddress(settings.trusted_proxy, settings.client_address_header)
-        self._admission = Admission(
-            self._access, addresses, self._limits, self.pairing, self._metrics, self.readiness, self._quiet
+        self._admission = Admission(self._access, addresses, self._limits, self.pairing, self._metrics, self._quiet)
+        wheel = find_wheel(settings.join_wheel) if settings.join_page else None
+        self._has_wheel = wheel is not None
+        site = Site(
+            addresses,
+            self._metrics,
+            wheel=wheel,
+            at_once=settings.max_pages,
+            tries=Tries(settings.max_pages_per_address, settings.page_refill),
+            warn=self._quiet.warning,
         )
+        routes = Routes(health(self.readiness) | site.routes(join=settings.join_page), self._admission.answer)
         self._server = HttpServer(
             sockets.listen(settings.host, settings.port),
-            self._admission.answer,
+            routes.answer,
             timeout=settings.handshake_timeout,
             max_head=settings.max_header,
             at_once=settings.max_handshakes,
@@ -122,6 +134,8 @@ class Relay:
             admin=str(Address(self._settings.admin_host, self.admin_port)),
             auth=self._settings.auth,
         )
+        if self._settings.join_page and not self._has_wheel:
+            self._log.info("no wheel to give", hint="make wheel, or name one with --join-wheel; the join page says so")
 
     async def stop(self) -> None:
         # First the port is closed: a balancer that is refused tries the next relay at once. Then the

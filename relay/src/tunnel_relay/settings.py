@@ -9,7 +9,7 @@ from tunnel_core.net.sockets import parse_local_host, parse_port
 from tunnel_core.protocol.control import MAX_MESSAGE
 from tunnel_core.protocol.tokens import parse_network, parse_secrets
 from tunnel_core.service.logs import LogSettings
-from tunnel_core.service.settings import Secret, choice, count, seconds, secret, setting, size, text
+from tunnel_core.service.settings import Secret, choice, count, flag, seconds, secret, setting, size, text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +108,30 @@ class RelaySettings(LogSettings):
         parse=size(256 * 1024, 1 << 40),
         metavar="SIZE",
         shown="64MiB",
+    )
+
+    join_page: bool = setting(
+        True,
+        "serve the page for friends with an invite, and the program itself, at /join",
+        parse=flag,
+        metavar="on|off",
+        shown="on",
+    )
+    join_wheel: str = setting(
+        "",
+        "wheel of this version to give to them (default: the one of the image, or of 'make wheel')",
+        parse=text,
+        metavar="FILE",
+    )
+    max_pages: int = setting(64, "pages on their way at once", parse=count(1, 100_000), metavar="N")
+    max_pages_per_address: int = setting(
+        200,
+        "pages that an address may ask for at once; installing takes 20",
+        parse=count(1, 1_000_000),
+        metavar="N",
+    )
+    page_refill: float = setting(
+        0.5, "time until it may ask for one more", parse=seconds(0.001, 3600), metavar="TIME", shown="0.5s"
     )
 
     def check(self) -> None:

@@ -38,16 +38,23 @@ class Request:
     subprotocols: tuple[str, ...]
     peer: str  # the IP address it came from
     is_upgrade: bool
+    method: str = "GET"
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer that is not an upgrade."""
+    """An answer that is not an upgrade. To HEAD it is sent without its body.
+
+    `headers` replace those that every answer has. A peer has `patience` seconds to take it (None: what is left
+    of the time for its request). `done` is called once the connection is gone.
+    """
 
     status: HTTPStatus
-    text: str
+    body: str | bytes
     headers: Mapping[str, str] = field(default_factory=dict)
     content_type: str = "text/plain; charset=utf-8"
+    patience: float | None = None
+    done: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +176,7 @@ class HttpConnection(asyncio.Protocol):
         self._head = bytearray()
         self._transport: asyncio.Transport
         self._timer: asyncio.TimerHandle
+        self._done: Callable[[], None] = lambda: None
         self.peer = ""  # the IP address it came from
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -182,6 +190,7 @@ class HttpConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
         self._server.closed(self)
+        self._done()
 
     def abort(self) -> None:
         self._transport.abort()
@@ -227,7 +236,7 @@ class HttpConnection(asyncio.Protocol):
         request = cast("WebSocketRequest", events[0])
         answer = self._server.handler(self._read(request))
         if isinstance(answer, Response):
-            self._answer(protocol, answer)
+            self._answer(protocol, answer, head_only=request.method == "HEAD")
             return
         if answer.subprotocol is not None:
             chosen.append(answer.subprotocol)
@@ -260,15 +269,26 @@ class HttpConnection(asyncio.Protocol):
             tuple(name.strip() for name in headers.get("sec-websocket-protocol", "").split(",") if name.strip()),
             self.peer,
             headers.get("upgrade", "").lower() == "websocket",
+            request.method,
         )
 
-    def _answer(self, protocol: ServerProtocol, answer: Response) -> None:
-        response = protocol.reject(answer.status, answer.text)
-        response.headers["Server"] = response.headers[RELAY_HEADER] = SERVER
-        response.headers["Cache-Control"] = "no-store"
-        del response.headers["Content-Type"]
-        response.headers["Content-Type"] = answer.content_type
-        for name, value in answer.headers.items():
+    def _answer(self, protocol: ServerProtocol, answer: Response, *, head_only: bool = False) -> None:
+        body = answer.body.encode() if isinstance(answer.body, str) else answer.body
+        response = protocol.reject(answer.status, "")
+        for name, value in {
+            "Server": SERVER,
+            RELAY_HEADER: SERVER,
+            "Cache-Control": "no-store",
+            "Content-Type": answer.content_type,
+            "Content-Length": str(len(body)),
+            **answer.headers,
+        }.items():
+            if name in response.headers:
+                del response.headers[name]
             response.headers[name] = value
-        self._transport.write(response.serialize())
+        self._done = answer.done
+        if answer.patience is not None:
+            self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_later(answer.patience, self._too_late)
+        self._transport.write(response.serialize() if head_only else response.serialize() + body)
         self._transport.close()

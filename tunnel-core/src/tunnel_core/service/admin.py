@@ -9,22 +9,22 @@ from http import HTTPStatus
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
-from ..net.http import HttpServer, Request, Response, Upgrade
+from ..net.http import Handler, HttpServer, Request, Response, Upgrade
 
 Readiness = Callable[[], str]
 """Why the service is not ready, in a few words; an empty text means it is."""
 
 
-def health(request: Request, readiness: Readiness) -> Response | None:
-    """Answer /healthz and /readyz; None for any other path."""
-    if request.path == "/healthz":
-        return Response(HTTPStatus.OK, "ok\n")
-    if request.path == "/readyz":
+def health(readiness: Readiness) -> dict[str, Handler]:
+    """What answers /healthz and /readyz, by path."""
+
+    def ready(_: Request) -> Response:
         reason = readiness()
         if reason:
             return Response(HTTPStatus.SERVICE_UNAVAILABLE, f"{reason}\n", {"Retry-After": "1"})
         return Response(HTTPStatus.OK, "ready\n")
-    return None
+
+    return {"/healthz": lambda _: Response(HTTPStatus.OK, "ok\n"), "/readyz": ready}
 
 
 class AdminServer:
@@ -33,7 +33,7 @@ class AdminServer:
     def __init__(self, socks: Sequence[socket.socket], registry: CollectorRegistry, readiness: Readiness) -> None:
         self._server = HttpServer(socks, self._answer)
         self._registry = registry
-        self._readiness = readiness
+        self._pages = {**health(readiness), "/metrics": self._metrics}
 
     @property
     def port(self) -> int:
@@ -46,8 +46,9 @@ class AdminServer:
         await self._server.stop()
 
     def _answer(self, request: Request) -> Response | Upgrade:
-        answer = health(request, self._readiness)
-        if answer is None and request.path == "/metrics":
-            text = generate_latest(self._registry).decode()
-            answer = Response(HTTPStatus.OK, text, content_type=CONTENT_TYPE_PLAIN_0_0_4)
-        return answer or Response(HTTPStatus.NOT_FOUND, "try /healthz, /readyz or /metrics\n")
+        page = self._pages.get(request.path)
+        return page(request) if page else Response(HTTPStatus.NOT_FOUND, "try /healthz, /readyz or /metrics\n")
+
+    def _metrics(self, _: Request) -> Response:
+        text = generate_latest(self._registry)
+        return Response(HTTPStatus.OK, text, content_type=CONTENT_TYPE_PLAIN_0_0_4)
