@@ -24,7 +24,7 @@ class _Ready(http.server.BaseHTTPRequestHandler):
 def port() -> Iterator[int]:
     """The port of an admin server that has IPv4 alone, as containers mostly have."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Ready) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server.server_port
         server.shutdown()

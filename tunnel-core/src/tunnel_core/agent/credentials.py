@@ -1,4 +1,4 @@
-"""Where an agent's tokens come from, and what time it is at the relay that judges them."""
+"""Where an agent's tokens come from, and the relay's clock, which decides how long they are good."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ def good_for(token: str | None, relay_date: str) -> float:
 
 
 class RelayClock:
-    """The relay's clock, as its answers tell it: to the second, and late by the way here.
+    """What the relay's answers say of its clock. `Date` has whole seconds, so it is accurate to about one.
 
-    `moved` is called when this machine's turns out to differ from it, or not any more.
+    `moved` is called whenever the difference to this machine's clock has changed by more than the
+    leeway of tokens.
     """
 
     def __init__(self, moved: Callable[[], None] = lambda: None) -> None:
@@ -50,10 +51,10 @@ class RelayClock:
         self.known = False
 
     def learn(self, date: str) -> None:
-        """Take over the `Date` of an answer; what is none teaches nothing."""
+        """Take the `Date` of an answer into account; anything that is not a date is ignored."""
         try:
             self.ahead = time.time() - email.utils.parsedate_to_datetime(date).timestamp()
-        except ValueError:
+        except (ValueError, OverflowError):
             return
         self.known = True
         if abs(self.ahead - self._told) > LEEWAY:
@@ -62,7 +63,7 @@ class RelayClock:
 
     @property
     def differs(self) -> bool:
-        """Whether the difference is more than what tokens are given."""
+        """Whether the difference is more than the leeway of tokens."""
         return abs(self.ahead) > LEEWAY
 
     def now(self) -> float:
@@ -77,8 +78,7 @@ class Credentials:
     """Gives the token for a tunnel: the one the agent was given, or a fresh one of its own making.
 
     A given token beats a secret. With neither, none is sent. Tokens are made by the relay's `clock`
-    unless that is not `trusted`: whoever could tell us a date far ahead would get a token that is
-    good for long.
+    if that is `trusted`: a forged date far in the future would make a token that hardly ever expires.
     """
 
     def __init__(self, role: Role, token: Secret, secret: Secret, clock: RelayClock, *, trusted: bool) -> None:

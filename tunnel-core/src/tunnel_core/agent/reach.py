@@ -11,7 +11,7 @@ from .settings import AgentSettings
 
 
 def credentials(settings: AgentSettings, role: Role, clock: RelayClock) -> Credentials:
-    """Where this agent's tokens come from. Over ws:// anybody could tell the time, so the relay is not believed it."""
+    """Where this agent's tokens come from. Over ws:// a date can be forged: tokens are then made by our own clock."""
     return Credentials(role, settings.token, settings.secret, clock, trusted=not settings.sends_token_in_clear)
 
 

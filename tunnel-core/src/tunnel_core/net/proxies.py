@@ -79,7 +79,7 @@ async def connect(proxy: Proxy, uri: WebSocketURI, user_agent: str) -> socket.so
 
 
 async def numeric(proxy: Proxy) -> Proxy:
-    """The same proxy by an address of its name. Raises RelayUnavailable."""
+    """The same proxy with its name looked up. Raises RelayUnavailable."""
     try:
         infos = await names.resolve(proxy.host, proxy.port)
     except OSError as exc:
@@ -89,7 +89,7 @@ async def numeric(proxy: Proxy) -> Proxy:
 
 @contextlib.asynccontextmanager
 async def _named(proxy: Proxy, uri: WebSocketURI) -> AsyncIterator[None]:
-    """Have every failure tell that it is the proxy's."""
+    """Turn failures into errors that name the proxy."""
     try:
         async with asyncio.timeout(PATIENCE):
             yield
@@ -158,7 +158,7 @@ async def _http(sock: socket.socket, proxy: Proxy, uri: WebSocketURI, user_agent
 
 
 class _Socket:
-    """In the face of a proxy before the proxy, as python-socks has it: gives it our connection."""
+    """Poses as the proxy that python-socks goes through to its own, to hand it a connection that is open already."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
