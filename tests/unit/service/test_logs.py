@@ -125,3 +125,12 @@ def test_a_day_of_floods_fits_a_disk() -> None:
     """The figures that docs/security.md states, with lines of 250 bytes."""
     assert (logs.KEY_AT_ONCE + DAY * logs.KEY_PER_SECOND) * 250 < 450e6
     assert (logs.ALL_AT_ONCE + DAY * logs.ALL_PER_SECOND) * 250 < 4.5e9
+
+
+def test_a_peer_writes_nothing_that_a_terminal_obeys() -> None:
+    """What it gives as a reason is shown, with escapes."""
+    file = io.StringIO()
+    logs.configure("relay", level="info", style="console", file=file)
+    logs.get().info("stream closed", reason="\x1b[2J\x07\u202e", subject="Käthe")
+    assert file.getvalue().isascii() is False  # Käthe
+    assert all(c.isprintable() for c in file.getvalue().strip()), file.getvalue()

@@ -95,7 +95,7 @@ def configure(service: str, *, level: str, style: str, file: TextIO | None = Non
             if not console
             else structlog.processors.TimeStamper("%H:%M:%S", utc=False),
             structlog.processors.EventRenamer("event"),
-            _named(service) if not console else _unchanged,
+            _named(service) if not console else _printable,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -115,7 +115,11 @@ def _named(service: str) -> structlog.typing.Processor:
     return add
 
 
-def _unchanged(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _printable(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Escape what a terminal would obey: peers choose the reasons that they give."""
+    for name, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[name] = value.encode("unicode_escape").decode()
     return event
 
 
