@@ -23,7 +23,8 @@ from tunnel_core.protocol.endpoints import Role, new_id
 from tunnel_core.protocol.identity import instance_of
 from tunnel_core.service.settings import Secret
 from tunnel_relay import pairing
-from tunnel_relay.limits import SPARE_RESUMES
+from tunnel_relay.limits import HELD_ITEM, SPARE_RESUMES
+from websockets.frames import Opcode
 
 
 def says(word: bytes) -> Handler:
@@ -114,7 +115,7 @@ async def test_what_waits_is_bounded(loop_factory: Any, v1: bool) -> None:
         for number, headers in enumerate((mine, theirs), 1):
             peer = await stack.enter_async_context(await Peer.dial(system.relay.port, "/client/mc", headers))
             await peer.send(bytes(60_000))
-            await until(lambda: system.relay._limits._held == number * 60_000)
+            await until(lambda: system.relay._limits._held == number * (60_000 + HELD_ITEM))
             waiting.append(peer)
         async with await Peer.dial(system.relay.port, "/client/mc", mine, v1=v1) as turned_away:
             stream = await opens(turned_away) if v1 else ""
@@ -124,7 +125,7 @@ async def test_what_waits_is_bounded(loop_factory: Any, v1: bool) -> None:
                 assert await turned_away.heard() == expected
             close_frame = await turned_away.closed()
             assert (close_frame.code, close_frame.reason) == (1013, TOO_MUCH)
-            assert system.relay._limits._held == 120_000
+            assert system.relay._limits._held == 2 * (60_000 + HELD_ITEM)
             assert system.relay.pairing.waiting == 2
         await system.host({"mc": target})
         for peer in waiting:
@@ -139,8 +140,56 @@ async def test_what_waited_with_a_client_that_leaves_is_let_go(loop_factory: Any
         for role in roles:
             async with await system.dial(role) as peer:
                 await peer.send(bytes(60_000))
-                await until(lambda: system.relay._limits._held == 60_000)
+                await until(lambda: system.relay._limits._held == 60_000 + HELD_ITEM)
             await until(lambda: system.relay._limits._held == 0)
+
+
+async def test_messages_that_wait_count_with_what_they_cost(loop_factory: Any) -> None:
+    """Each takes several times its own bytes."""
+    message = b'{"type":"x"}'
+    async with System() as system, await system.dial("client", v1=True) as client:
+        await opens(client)
+        await until(lambda: system.relay._limits._held)
+        before = system.relay._limits._held
+        for _ in range(50):
+            await client.send(message, Opcode.TEXT)
+        await until(lambda: system.relay._limits._held == before + 50 * (len(message) + HELD_ITEM))
+
+
+async def test_clients_cannot_use_up_what_their_host_may_have(loop_factory: Any) -> None:
+    """One who asks for leg after leg of it leaves others theirs: paired, they count for him alone."""
+    async with (
+        serve(echo) as target,
+        System(max_legs_per_token=8) as system,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        host = await system.host({"mc": target}, token=Secret(token("host")), secret=Secret())
+        instance = instance_of(host.dialer._instance_key or "")
+        mine = bearer("client")
+        for attempt in range(8):
+            greedy = await stack.enter_async_context(await Peer.dial(system.relay.port, "/client/mc", mine, v1=True))
+            await greedy.say("resume", stream=new_id(), proof=new_id(), instance=instance, attempt=attempt, received=0)
+            assert (await greedy.heard())["type"] == "paired"
+        client = await system.client("mc")
+        await exchange(client.ports[0], 1000)
+        assert (await Metrics.scrape(system.relay.admin_port)).value(
+            "relay_refusals_total", reason="legs-per-token"
+        ) == 0
+
+
+async def test_a_host_may_not_say_that_nothing_was_passed_on(loop_factory: Any) -> None:
+    """Only the relay knows: a client that believes it opens the stream at another host."""
+    for lie in ({"retry": True}, {"instance": new_id()}):
+        async with (
+            System() as system,
+            await system.dial("host", v1=True) as host,
+            await system.dial("client", v1=True) as client,
+        ):
+            stream = await opens(client)
+            assert (await host.heard())["type"] == "paired"
+            await host.say("refused", stream=stream, reason="full", **lie)
+            assert (await client.heard())["type"] == "paired"
+            assert (await client.closed()).code == 4410
 
 
 async def test_resumes_that_wait_in_vain_keep_nobody_out(loop_factory: Any) -> None:

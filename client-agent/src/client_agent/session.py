@@ -17,6 +17,7 @@ from tunnel_core.protocol.frames import CloseCode
 from tunnel_core.protocol.raw import RawStream
 from tunnel_core.protocol.resume import ClientStream
 from tunnel_core.protocol.stream import Outcome, Phase
+from tunnel_core.protocol.tokens import EXPIRED
 
 if TYPE_CHECKING:
     from .tunnel import ClientLeg, ClientTunnel
@@ -140,7 +141,7 @@ class Session:
             return
         elif isinstance(message, Paired) and message.raw:
             self._become_raw(leg)
-        elif isinstance(message, Refused) and message.retry and not stream.instance:
+        elif isinstance(message, Refused) and message.retry:
             self._turned_away(leg, message)
         elif isinstance(message, Refused) and message.instance and not stream.instance:
             stream.passed_on(message.instance)  # by an earlier leg: carry on there
@@ -253,12 +254,13 @@ class Session:
         stream.instance = leg.instance
 
     def _turned_away(self, leg: ClientLeg, message: Refused) -> None:
-        """The relay has no room for the stream now, and has passed nothing on: open it again a little later."""
+        """The relay has passed nothing on, for lack of room or as a token is over: open it again a little later."""
         stream = self.stream
         assert isinstance(stream, ClientStream), "raw streams are open"
         wait = min(MAX_RETRY, MIN_RETRY * 2**self._retries) * random.uniform(0.5, 1)
         self._retries += 1
-        if not stream.turned_away() or wait > self._left_to_open:
+        hopeless = EXPIRED in message.reason and not self._agent.may_show_another(leg.token)
+        if not stream.turned_away() or hopeless or wait > self._left_to_open:
             stream.on_message(message)
             return
         self.leg = None

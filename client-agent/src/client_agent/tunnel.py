@@ -31,6 +31,7 @@ class ClientLeg(AgentLeg[ToClient]):
     def __init__(self, tunnel: ClientTunnel, dialed: Dialed) -> None:
         super().__init__(tunnel.agent.monitor, to_client, tunnel)
         self.id = dialed.leg
+        self.token = dialed.token
         self.session: Session | None = None
         self.instance = ""  # the host-agent at the other end, once paired
         self.free_since = 0.0

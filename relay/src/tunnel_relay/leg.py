@@ -34,7 +34,7 @@ from tunnel_core.protocol.endpoints import Role
 from tunnel_core.protocol.frames import CloseCode
 from tunnel_core.protocol.tokens import Grant
 
-from .limits import owner
+from .limits import HELD_ITEM, owner
 
 if TYPE_CHECKING:
     from .pairing import Pairing
@@ -109,6 +109,9 @@ class RelayLeg(Leg):
         except ProtocolViolation as exc:
             self.violated(exc.code, exc.reason)
             return
+        if isinstance(message, Refused) and (message.retry or message.instance):
+            self.violated(CloseCode.POLICY_VIOLATION, "only a relay knows whether something was passed on")
+            return
         if isinstance(message, Open | Resume):
             if not self._pairing.may_begin(self, message):
                 return
@@ -116,7 +119,7 @@ class RelayLeg(Leg):
                 self.asked = message
                 self._held.append(_Text(payload))
                 self._pairing.seek(self, message)
-                self._waits_with(len(payload))
+                self._waits_with(len(payload) + HELD_ITEM)
                 return
         if self.peer is not None:
             self._pass_on(payload, message)
@@ -197,13 +200,12 @@ class RelayLeg(Leg):
             self.close(CloseCode.NORMAL)
 
     def _hold(self, payload: bytes, *, text: bool) -> None:
-        if text:
-            self._held.append(_Text(payload))
-        elif self._held and isinstance(self._held[-1], bytearray):
+        if not text and self._held and isinstance(self._held[-1], bytearray):
             self._held[-1] += payload  # bytes that came one by one would take forty times their size
+            self._waits_with(len(payload))
         else:
-            self._held.append(bytearray(payload))
-        self._waits_with(len(payload))
+            self._held.append(_Text(payload) if text else bytearray(payload))
+            self._waits_with(len(payload) + HELD_ITEM)
 
     def _waits_with(self, size: int) -> None:
         """`size` bytes more are held, unless the leg was paired or turned away meanwhile."""

@@ -20,6 +20,7 @@ from .settings import RelaySettings
 REMEMBERED: Final = 10_000  # addresses whose tries are counted: 2 MB; the oldest go first
 RETRY_AFTER: Final = 5  # seconds: what is full may have room again soon
 SPARE_RESUMES: Final = 8  # legs that died without a word count until that is noticed, and a token may have few streams
+HELD_ITEM: Final = 100  # bytes of memory that a message which waits takes besides its own
 SHARES: Final = 4  # nobody gets more than this part of the memory for what waits: 250 streams' early data, by default
 
 
@@ -117,11 +118,20 @@ class Limits:
         if grant is not None:
             self._by_token[grant.id] += 1
 
-    def remove_leg(self, address: str, grant: Grant | None) -> None:
-        self._legs -= 1
+    def host_paired(self, address: str, grant: Grant | None) -> None:
+        """A host leg was paired: it counts no longer, but in all. Its client's leg does.
+
+        Else the clients of a tunnel could together, or one alone, use up what its host may have.
+        """
         _take(self._by_address, address_key(address))
         if grant is not None:
             _take(self._by_token, grant.id)
+
+    def remove_leg(self, address: str, grant: Grant | None, *, paired_host: bool = False) -> None:
+        """A leg has gone; `paired_host` if `host_paired` was told of it."""
+        self._legs -= 1
+        if not paired_host:
+            self.host_paired(address, grant)
 
 
 def owner(grant: Grant | None, address: str) -> str:

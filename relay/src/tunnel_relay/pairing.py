@@ -88,12 +88,11 @@ class Pairing:
             if message.replaces and not self._replace(leg, message):
                 return False
             if self._access.expired(leg.grant):
-                return self._refuse_stream(leg, message, "expired", "the token has expired: ask for a new one")
+                # An agent that has another token by now has come with it on another leg.
+                return self._turn_away(leg, message, "expired", "the token has expired: ask for a new one")
         may = self._limits.may_open if isinstance(message, Open) else self._limits.may_resume
         if leg.asked is None and not may(leg.grant):
-            leg.asked = message
-            self._refuse(leg, "streams-per-token", TOO_MANY_STREAMS, retry=True)
-            return False
+            return self._turn_away(leg, message, "streams-per-token", TOO_MANY_STREAMS)
         log, tunnel, client = self._log.by(leg.owner), leg.tunnel, leg.address
         if isinstance(message, Open):
             log.info("stream opening", tunnel=tunnel, stream=message.stream, client=client, subject=leg.subject)
@@ -106,14 +105,17 @@ class Pairing:
         instance = self._history.passed_on_to(message.replaces, leg, time.monotonic())
         if instance is not None:
             reason = "a host has this stream already" if instance else "nobody knows whether a host has this stream"
-            return self._refuse_stream(leg, message, "passed-on", reason, instance)
+            leg.asked = message
+            self._refuse(leg, "passed-on", reason, CloseCode.POLICY_VIOLATION, instance=instance)
+            return False
         for old in tuple(self._history.still_open(message.replaces)):
             old.lost("its stream was opened anew on another leg")
         return True
 
-    def _refuse_stream(self, leg: RelayLeg, message: Open, label: str, reason: str, instance: str = "") -> bool:
+    def _turn_away(self, leg: RelayLeg, message: Open | Resume, label: str, reason: str) -> bool:
+        """Refuse a stream of which nothing was passed on: it may be opened again on another leg."""
         leg.asked = message
-        self._refuse(leg, label, reason, CloseCode.POLICY_VIOLATION, instance=instance)
+        self._refuse(leg, label, reason, retry=True)
         return False
 
     def seek(self, leg: RelayLeg, message: Open | Resume) -> None:
@@ -175,6 +177,7 @@ class Pairing:
             timer, since = self._waits.pop(client)
             timer.cancel()
             waited = time.monotonic() - since
+        self._limits.host_paired(host.address, host.grant)
         self._metrics.paired(client.tunnel, waited)
         self._log.by(client.owner).info(
             "paired",
@@ -205,7 +208,7 @@ class Pairing:
     def leg_gone(self, leg: RelayLeg) -> None:
         """The socket of `leg` is closed."""
         self.legs.discard(leg)
-        self._limits.remove_leg(leg.address, leg.grant)
+        self._limits.remove_leg(leg.address, leg.grant, paired_host=leg.carrying and leg.role == "host")
         self._metrics.leg_left(leg)
 
     def host_legs(self, tunnel: str) -> int:

@@ -53,6 +53,23 @@ def test_one_leg_too_many_is_refused_until_one_goes(
     limit.check_leg(address, of)
 
 
+def test_a_paired_host_leg_counts_in_all_alone() -> None:
+    """Its client's leg counts for the client; it makes room for another of the same host."""
+    limit = limits(max_legs_per_token=1, max_legs_per_address=1, max_legs=2)
+    limit.add_leg(HERE, grant())
+    limit.host_paired(HERE, grant())
+    limit.check_leg(HERE, grant())
+    limit.add_leg(HERE, grant())
+    with pytest.raises(Denied):
+        limit.check_leg(THERE, grant(2))
+    limit.remove_leg(HERE, grant(), paired_host=True)
+    with pytest.raises(Denied) as caught:
+        limit.check_leg(HERE, grant())
+    assert caught.value.label == "legs-per-address"
+    limit.remove_leg(HERE, grant())
+    assert (limit._legs, limit._by_address, limit._by_token) == (0, {}, {})
+
+
 def test_others_have_their_own_share() -> None:
     """Another address, another token, and none: each counts for itself."""
     limit = limits(max_legs_per_address=2, max_legs_per_token=2)

@@ -166,6 +166,10 @@ class Agent:
         else:
             self.log.info("clock agrees", relay=self.settings.relay)
 
+    def may_show_another(self, token: str | None) -> bool:
+        """Whether a dial may be let in where one with `token` is not."""
+        return self._credentials.may_differ(token)
+
     def _look_at_token(self) -> None:
         """Warn of the end of the token that this agent was given, days before; and look again tomorrow."""
         if not self.settings.token:

@@ -118,6 +118,15 @@ class Credentials:
                 raise UsageError("this is the name of a file, not a token: write --token-file FILE") from exc
             raise UsageError(str(exc)) from exc
 
+    def may_differ(self, shown: str | None) -> bool:
+        """Whether the next dial may show another token than the one that was `shown`."""
+        if not self._token:
+            return bool(self._secret)
+        try:
+            return self._given() != shown
+        except UsageError:
+            return False
+
     # net.dialer.TokenSource
 
     def __call__(self, tunnel: str) -> str | None:

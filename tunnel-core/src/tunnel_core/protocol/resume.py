@@ -92,6 +92,7 @@ class ClientStream(Stream):
 
         Returns False if the stream cannot be opened anew: its local socket is broken.
         """
+        self.instance = ""
         self._unsettled = ()
         return self.phase is Phase.OPENING
 
