@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.apps import block, close, connect, echo, exchange, receive, reset, send, serve, until
+from support.apps import Listener, block, close, connect, echo, exchange, receive, reset, send, serve, until
 from support.metrics import Metrics
 from support.system import System
 from tunnel_core.net.sockets import Address
@@ -277,3 +278,34 @@ async def test_unknown_messages_are_passed_on_and_ignored(loop_factory: Any) -> 
             assert agent.admin is not None
             assert (await Metrics.scrape(agent.admin.port)).value("tunnel_agent_unknown_messages_total") == 2
             reset(writer)
+
+
+async def test_urgent_data_stays_in_the_stream(loop_factory: Any) -> None:
+    """Both ways, even what a target sends the moment it accepts."""
+    heard: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def speak(sock: socket.socket, name: bytes) -> None:
+        sock.send(b"!", socket.MSG_OOB)
+        sock.send(name)
+
+    async def listen(sock: socket.socket) -> bytes:
+        sock.setblocking(False)
+        got = b""
+        while len(got) < 7:
+            data = await asyncio.get_running_loop().sock_recv(sock, 7)
+            assert data, got
+            got += data
+        return got
+
+    async def accepted(sock: socket.socket) -> None:
+        speak(sock, b"target")
+        heard.set_result(await listen(sock))
+
+    target = Listener(accepted)
+    async with System() as system:
+        port = await system.pair(target.listen())
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            speak(client, b"client")
+            assert await listen(client) == b"!target"
+            assert await heard == b"!client"
+        await target.stop()

@@ -15,8 +15,9 @@ from support.fortress import masked
 from support.peer import Opcode, Peer, get
 from support.system import System, token
 from support.wire import Wire
-from tunnel_core.net import sockets
 from tunnel_core.net.leg import HIGH_WATER, Leg
+from tunnel_core.net.sockets import Address
+from tunnel_core.net.tcp import TcpConnection
 from tunnel_core.protocol.endpoints import Role
 from websockets.asyncio.client import connect as connect_websocket
 from websockets.exceptions import ConnectionClosedError
@@ -466,13 +467,13 @@ async def test_a_reader_that_stops_holds_the_writer(loop_factory: Any, reader_is
 async def test_much_for_a_target_that_is_slow_to_connect(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A raw client's first megabyte waits for the connection, is bounded, and then goes on."""
     gate = asyncio.Event()
-    open_connection = sockets.open_connection
+    dial = TcpConnection.dial
 
-    async def slow(address: sockets.Address, protocol: asyncio.BaseProtocol, patience: float) -> None:
+    async def slow(self: TcpConnection, address: Address, patience: float) -> None:
         await gate.wait()
-        await open_connection(address, protocol, patience)
+        await dial(self, address, patience)
 
-    monkeypatch.setattr(sockets, "open_connection", slow)
+    monkeypatch.setattr(TcpConnection, "dial", slow)
     size = 8 * MIB
     async with serve(echo) as target, System() as system:
         host = await system.host({"mc": target})

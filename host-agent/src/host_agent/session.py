@@ -82,7 +82,7 @@ class Session:
 
     async def _connect(self) -> None:
         try:
-            await sockets.open_connection(self._tunnel.target, self._tcp, self._agent.settings.target_timeout)
+            await self._tcp.dial(self._tunnel.target, self._agent.settings.target_timeout)
         except OSError as exc:
             self._refused(exc)
 

@@ -33,6 +33,7 @@ _KEEPALIVE: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT"
 _OPTIONS: Final = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.SOL_SOCKET, socket.SO_OOBINLINE, 1),
     *((socket.IPPROTO_TCP, getattr(socket, name), value) for name, value in _KEEPALIVE if hasattr(socket, name)),
 )
 # CVE-2024-12254
@@ -143,7 +144,10 @@ def is_loopback(host: str) -> bool:
 
 
 def tune(sock: socket.socket) -> None:
-    """No Nagle (its wait for a delayed ack costs 40 ms), and keepalive. Accepted sockets inherit both."""
+    """No Nagle (its wait for a delayed ack costs 40 ms), keepalive, and urgent data in line with all other bytes.
+
+    Accepted sockets inherit all three from the listening one. Tune others before they are read.
+    """
     if sock.family == getattr(socket, "AF_UNIX", None) or sock.fileno() < 0:
         return  # no TCP, or closed already
     # The socket of a transport of uvloop's makes and drops one of Python's for each option.
@@ -159,6 +163,22 @@ def reset_on_close(sock: socket.socket | None) -> None:
     """Make the next close send RST instead of FIN. Of a socket that is closed there is nothing to make."""
     if sock is not None and sock.fileno() >= 0 and sock.family != getattr(socket, "AF_UNIX", None):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+
+
+def unread_of(sock: socket.socket) -> socket.socket | None:
+    """A second descriptor for what a socket that is about to be closed has received. None if all was read."""
+    try:
+        unread = socket.fromfd(sock.fileno(), sock.family, sock.type, sock.proto)
+    except OSError:
+        return None  # out of descriptors
+    try:
+        unread.setblocking(False)
+        if unread.recv(1, socket.MSG_PEEK):
+            return unread
+    except OSError:
+        pass
+    unread.close()
+    return None
 
 
 def forgets_to_pause(transport: asyncio.Transport) -> bool:
@@ -228,23 +248,6 @@ async def accept(make_protocol: Callable[[], asyncio.BaseProtocol], sock: socket
     server = await asyncio.get_running_loop().create_server(make_protocol, sock=sock, backlog=BATCH)
     sock.listen(BACKLOG)
     return server
-
-
-async def open_connection(address: Address, protocol: asyncio.BaseProtocol, patience: float) -> None:
-    """Connect `protocol` to `address`. Raises OSError (TimeoutError after `patience` seconds)."""
-    loop = asyncio.get_running_loop()
-    if not address.is_unix and is_ip(address.host):
-        # One address and no name: the loop's own way is three times as fast.
-        async with asyncio.timeout(patience):
-            transport, _ = await loop.create_connection(lambda: protocol, *address)
-        tune(transport.get_extra_info("socket"))
-        return
-    sock = await connect(address, patience)
-    try:
-        await loop.create_connection(lambda: protocol, sock=sock)
-    except BaseException:
-        sock.close()
-        raise
 
 
 async def connect(address: Address, patience: float = CONNECT_TIMEOUT) -> socket.socket:
