@@ -17,12 +17,14 @@ from client_agent.service import ClientAgent
 from client_agent.settings import ClientSettings, Forward
 from host_agent.service import HostAgent
 from host_agent.settings import HostSettings, Offer
+from tunnel_core.agent.times import AgentTimes
+from tunnel_core.net.liveness import LegTimes
 from tunnel_core.net.sockets import Address
 from tunnel_core.protocol import tokens
 from tunnel_core.protocol.endpoints import Role
 from tunnel_core.service import logs
 from tunnel_core.service.settings import Secret
-from tunnel_relay.service import Relay
+from tunnel_relay.service import Relay, RelayTimes
 from tunnel_relay.settings import RelaySettings
 
 from support.apps import until
@@ -57,9 +59,18 @@ def bearer(role: Role, *tunnels: str, subject: str = "tester", lasts: float = 36
 
 
 class System:
-    """A relay, and agents as a test adds them. Leaving it stops all, the last first."""
+    """A relay, and agents as a test adds them. Leaving it stops all, the last first. `legs` counts for both."""
 
-    def __init__(self, **relay: Any) -> None:
+    def __init__(
+        self,
+        *,
+        legs: LegTimes = LegTimes(),
+        times: RelayTimes | None = None,
+        agents: AgentTimes | None = None,
+        **relay: Any,
+    ) -> None:
+        self._times = times or RelayTimes(legs=legs)
+        self._agent_times = agents or AgentTimes(legs=legs)
         self._output = io.StringIO()
         logs.configure("test", level="debug", style="json", file=self._output)
         settings: dict[str, Any] = {
@@ -91,7 +102,7 @@ class System:
         return self._output.getvalue()
 
     async def __aenter__(self) -> Self:
-        self.relay = Relay(self._settings)
+        self.relay = Relay(self._settings, self._times)
         await self.relay.start()
         return self
 
@@ -125,7 +136,7 @@ class System:
             Offer(name, Address("127.0.0.1", target) if isinstance(target, int) else target)
             for name, target in targets.items()
         )
-        agent = HostAgent(HostSettings(tunnel=offers, **self._common(settings)))
+        agent = HostAgent(HostSettings(tunnel=offers, **self._common(settings)), self._agent_times)
         self.agents.append(agent)
         await agent.start()
         if wait:
@@ -135,7 +146,7 @@ class System:
     async def client(self, *tunnels: str, wait: bool = True, **settings: Any) -> ClientAgent:
         """A client-agent that forwards a free port to each of these tunnels: `agent.ports`."""
         forwards = tuple(Forward("", 0, tunnel) for tunnel in tunnels)
-        agent = ClientAgent(ClientSettings(forward=forwards, **self._common(settings)))
+        agent = ClientAgent(ClientSettings(forward=forwards, **self._common(settings)), self._agent_times)
         self.agents.append(agent)
         await agent.start()
         if wait:

@@ -25,7 +25,7 @@ from tunnel_core.net.sockets import Address
 from tunnel_core.protocol import tokens
 from tunnel_core.protocol.endpoints import INSTANCE_KEY_HEADER, SUBPROTOCOL, new_id
 from tunnel_core.service.settings import Secret
-from tunnel_relay import service as relay_service
+from tunnel_relay.service import RelayTimes
 
 OTHER = "another-secret-for-tests-of-more-than-32-bytes"
 INVALID, EXPIRED = "the token is not valid", "the token has expired: ask for a new one"
@@ -141,19 +141,15 @@ async def test_without_tokens_only_if_it_is_said(loop_factory: Any) -> None:
 # Revocation and expiry.
 
 
-@pytest.fixture
-def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the relay look at its file of revoked ids many times a second."""
-    monkeypatch.setattr(relay_service, "REREAD", 0.02)
+LOOKS_OFTEN = RelayTimes(reread=0.02)
 
 
-@pytest.mark.usefixtures("looks_often")
 async def test_revoking_closes_live_legs_and_lets_no_more_in(loop_factory: Any, tmp_path: Path) -> None:
     """From the moment that the file changes; all others stay."""
     good, bad = token("client"), token("client")
     revoked = tmp_path / "revoked"
     revoked.write_text("# nobody yet\n")
-    async with System(revoked=str(revoked)) as system:
+    async with System(times=LOOKS_OFTEN, revoked=str(revoked)) as system:
         port = system.relay.port
         async with await system.dial("host") as host, await Peer.dial(port, f"/client/mc?token={bad}") as client:
             await client.send(b"hello")
@@ -175,13 +171,12 @@ async def test_revoking_closes_live_legs_and_lets_no_more_in(loop_factory: Any, 
                     pass
 
 
-@pytest.mark.usefixtures("looks_often")
 async def test_a_file_of_revoked_ids_that_cannot_be_read_is_kept_in_mind(loop_factory: Any, tmp_path: Path) -> None:
     """What was read before stays revoked; the log says so once."""
     bad = token("client")
     revoked = tmp_path / "revoked"
     revoked.write_text(grant(bad))
-    async with System(revoked=str(revoked)) as system:
+    async with System(times=LOOKS_OFTEN, revoked=str(revoked)) as system:
         revoked.unlink()
         await until(lambda: system.events("revoked ids unreadable"))
         assert (await refused(system, f"/client/mc?token={bad}"))[0] == 403
@@ -192,14 +187,13 @@ async def test_a_file_of_revoked_ids_that_cannot_be_read_is_kept_in_mind(loop_fa
         assert len(system.events("revoked ids unreadable")) == 1
 
 
-@pytest.mark.usefixtures("looks_often")
 async def test_revoking_closes_probes_too(loop_factory: Any, tmp_path: Path) -> None:
     """A doctor's connection ends as a leg does."""
     bad = token("client")
     revoked = tmp_path / "revoked"
     revoked.write_text("")
     async with (
-        System(revoked=str(revoked)) as system,
+        System(times=LOOKS_OFTEN, revoked=str(revoked)) as system,
         await Peer.dial(system.relay.port, f"/probe/client/mc?token={bad}", v1=True) as probe,
     ):
         assert (await probe.heard())["type"] == "probed"

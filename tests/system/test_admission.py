@@ -14,9 +14,9 @@ from support.peer import Peer, ask, get, handshake
 from support.system import System, bearer, token
 from tunnel_core.protocol.endpoints import INSTANCE_KEY_HEADER, SUBPROTOCOL, new_id
 from tunnel_core.service.settings import Secret
-from tunnel_relay import limits
+from tunnel_relay.service import RelayTimes
 
-FROM_HERE = {"trusted_proxy": ("127.0.0.0/8",)}
+FROM_HERE: dict[str, Any] = {"trusted_proxy": ("127.0.0.0/8",)}
 
 
 async def refusals(system: System, reason: str) -> float:
@@ -34,7 +34,7 @@ async def refusals(system: System, reason: str) -> float:
     ],
 )
 async def test_a_leg_too_many_is_told_when_to_come_again(
-    loop_factory: Any, settings: dict[str, int], status: int, reason: str
+    loop_factory: Any, settings: dict[str, Any], status: int, reason: str
 ) -> None:
     """Those who are in stay; when one of them leaves, the next is let in."""
     headers = bearer("host")
@@ -119,7 +119,7 @@ async def test_a_header_that_several_proxies_send_is_read_whole(loop_factory: An
 async def test_a_stream_too_many_is_refused(loop_factory: Any, monkeypatch: pytest.MonkeyPatch, of_token: bool) -> None:
     """With the reason, for an agent in the end and for a raw leg at once; when one ends there is room again."""
     monkeypatch.setattr(session, "OPEN_TIMEOUT", 0.5)
-    settings = {"max_streams_per_token": 100 if of_token else 1}
+    settings: dict[str, Any] = {"max_streams_per_token": 100 if of_token else 1}
     async with serve(echo) as target, System(**settings) as system:
         await system.host({"mc": target})
         given = token("client", streams=1) if of_token else token("client")
@@ -223,10 +223,10 @@ async def test_silent_connections_do_not_stall_the_admin_port(loop_factory: Any,
             assert (await get(port, path)).status == 200
 
 
-async def test_an_agent_comes_again_when_there_is_room(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_agent_comes_again_when_there_is_room(loop_factory: Any) -> None:
     """It waits as long as the relay asks, says why once, and needs no help."""
-    monkeypatch.setattr(limits, "RETRY_AFTER", 1)
-    async with serve(echo) as target, System(max_legs=3) as system, contextlib.AsyncExitStack() as stack:
+    times = RelayTimes(retry_after=1)
+    async with serve(echo) as target, System(times=times, max_legs=3) as system, contextlib.AsyncExitStack() as stack:
         others = [await stack.enter_async_context(await system.dial("host", tunnel="db")) for _ in range(3)]
         host = await system.host({"mc": target}, wait=False, warm=1)
         await until(lambda: system.events("relay unreachable"))

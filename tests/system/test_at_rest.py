@@ -19,7 +19,7 @@ from support.hostile_relay import HostileRelay
 from support.peer import Peer
 from support.system import System
 from tunnel_core.agent import clock
-from tunnel_core.net import leg, liveness
+from tunnel_core.net.liveness import LegTimes
 from tunnel_core.protocol import stream
 from tunnel_core.protocol.control import MIN_WINDOW
 from tunnel_core.protocol.endpoints import new_id
@@ -28,15 +28,12 @@ from websockets.frames import Frame, Opcode
 BATCHES = 100 if settings.get_current_profile_name() == "long" else 2
 TOGETHER = 30  # scripts of a batch at least: silence has to be waited for, so it is waited for together
 WINDOW = 0.3  # of resume, in seconds
+TIMES = LegTimes(tick=0.05, carrying=(0.1, 0.3), idle=(0.2, 0.6), close=0.2)
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everybody waits for a fraction of a second where it would be many."""
-    monkeypatch.setattr(liveness, "TICK", 0.05)
-    monkeypatch.setattr(liveness, "CARRYING", (0.1, 0.3))
-    monkeypatch.setattr(liveness, "IDLE", (0.2, 0.6))
-    monkeypatch.setattr(leg, "CLOSE_TIMEOUT", 0.2)
     monkeypatch.setattr(clock, "INTERVAL", 0.02)
     monkeypatch.setattr(stream, "RESET_PATIENCE", 10)
     monkeypatch.setattr(host_agent.session, "CLOSE_PATIENCE", 0.2)
@@ -157,7 +154,7 @@ def test_a_host_agent_comes_to_rest(loop_factory: Any) -> None:
 
     async def start(stack: contextlib.AsyncExitStack) -> Perform:
         target = await stack.enter_async_context(serve(echo))
-        system = await stack.enter_async_context(System(max_legs_per_token=10_000))
+        system = await stack.enter_async_context(System(legs=TIMES, max_legs_per_token=10_000))
         host = await system.host({"mc": target}, resume_window=WINDOW)
 
         async def attack(script: Script, v1: bool) -> Peer:
@@ -185,7 +182,7 @@ def test_agents_of_a_hostile_relay_come_to_rest(loop_factory: Any) -> None:
     async def start(stack: contextlib.AsyncExitStack) -> Perform:
         target = await stack.enter_async_context(serve(echo))
         relays = {role: await stack.enter_async_context(HostileRelay()) for role in ("host", "client")}
-        system = await stack.enter_async_context(System())
+        system = await stack.enter_async_context(System(legs=TIMES))
         host = await system.host({"mc": target}, relay=relays["host"].url, resume_window=WINDOW, wait=False)
         client = await system.client("mc", relay=relays["client"].url, resume_window=WINDOW, wait=False)
 

@@ -22,6 +22,7 @@ from support.proxies import Proxy, proxy
 from support.system import System
 from support.tls import Authority, pipe, terminating
 from support.wire import Wire
+from tunnel_core.agent.times import AgentTimes
 from tunnel_core.net import dialer, names, sockets
 from tunnel_core.net.sockets import Address
 from tunnel_core.protocol.endpoints import new_id
@@ -272,16 +273,14 @@ async def test_one_proxy_for_everything(loop_factory: Any, through: Callable[...
 # Relays that are none, or not now.
 
 
-async def test_a_relay_that_never_answers(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_relay_that_never_answers(loop_factory: Any) -> None:
     """It takes the connection and is silent: each dial has an end, and the last one succeeds."""
-    monkeypatch.setattr(dialer, "DIAL_TIMEOUT", 0.2)
-    async with System() as system, Wire(system.relay.port) as wire:
+    async with System(agents=AgentTimes(dial=0.3)) as system, Wire(system.relay.port) as wire:
         wire.freeze()
         url = f"ws://127.0.0.1:{wire.port}"
         client = await system.client("mc", relay=url, wait=False)
         await until(lambda: failures(system) >= 2)
-        assert reasons(system)[0] == f"no answer from {url} within 0.2 s"
-        monkeypatch.setattr(dialer, "DIAL_TIMEOUT", 10.0)
+        assert reasons(system)[0] == f"no answer from {url} within 0.3 s"
         wire.thaw()
         await until(lambda: not client.readiness())
 

@@ -26,7 +26,7 @@ from support.peer import Peer, get
 from support.system import System, bearer, token
 from support.wire import Wire
 from tunnel_core import __version__
-from tunnel_core.net import liveness
+from tunnel_core.net.liveness import LegTimes
 from tunnel_core.protocol.endpoints import new_id
 from tunnel_core.service import logs
 from tunnel_core.service.metrics import TunnelLabels
@@ -259,17 +259,15 @@ finally:
 # Metrics.
 
 
-async def test_the_relay_counts_what_it_carries(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_relay_counts_what_it_carries(loop_factory: Any) -> None:
     """Legs and pairs now and ever, bytes by direction, waits, refusals."""
-    monkeypatch.setattr(liveness, "TICK", 0.05)
-    monkeypatch.setattr(liveness, "IDLE", (0.1, 60.0))
 
     async def serves(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await receive(reader, 300_000)
         await send(writer, 500_000, 1)
         await reader.read()
 
-    async with serve(serves) as target, System() as system:
+    async with serve(serves) as target, System(legs=LegTimes(tick=0.05, idle=(0.1, 60.0))) as system:
         await system.host({"mc": target}, warm=2)
         client = await system.client("mc", warm=1)
         reader, writer = await connect(client.ports[0])
@@ -352,17 +350,13 @@ async def test_agents_count_their_streams(loop_factory: Any) -> None:
         await close(writer)
 
 
-async def test_every_service_tells_what_it_is_and_how_it_does(
-    loop_factory: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_every_service_tells_what_it_is_and_how_it_does(loop_factory: Any) -> None:
     """Build, event loop and leg round trips, in the same metrics everywhere; and no label that could grow."""
-    monkeypatch.setattr(liveness, "TICK", 0.05)
-    monkeypatch.setattr(liveness, "IDLE", (0.1, 60.0))
     known = {
         "tunnel", "role", "mode", "state", "reason", "direction", "outcome", "le", "service", "version", "python",
         "loop", "generation", "implementation", "major", "minor", "patchlevel",
     }  # fmt: skip
-    async with serve(echo) as target, System() as system:
+    async with serve(echo) as target, System(legs=LegTimes(tick=0.05, idle=(0.1, 60.0))) as system:
         given = Secret(token("client", subject="alex-from-school"))
         host = await system.host({"mc": target}, admin_port=0)
         client = await system.client("mc", admin_port=0, secret=Secret(), token=given)

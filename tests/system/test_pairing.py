@@ -18,11 +18,10 @@ from support.metrics import Metrics
 from support.peer import Peer
 from support.system import System, bearer, token
 from support.wire import Wire
-from tunnel_core.net import liveness
+from tunnel_core.net.liveness import LegTimes
 from tunnel_core.protocol.endpoints import Role, new_id
 from tunnel_core.protocol.identity import instance_of
 from tunnel_core.service.settings import Secret
-from tunnel_relay import pairing
 from tunnel_relay.limits import HELD_ITEM, SPARE_RESUMES
 from websockets.frames import Opcode
 
@@ -404,15 +403,12 @@ async def test_the_newest_leg_of_a_host_agent_is_taken(loop_factory: Any) -> Non
             assert await client.heard() == {"type": "paired", "instance": instance_of(key)}
 
 
-async def test_a_half_dead_leg_is_not_chosen(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_half_dead_leg_is_not_chosen(loop_factory: Any) -> None:
     """A host-agent whose network has fallen silent gets no stream, long before its legs count as dead."""
-    monkeypatch.setattr(liveness, "TICK", 0.05)
-    monkeypatch.setattr(liveness, "IDLE", (0.1, 60.0))
-    monkeypatch.setattr(pairing, "DOUBTFUL", 1.5)
     async with (
         serve(says(b"+")) as alive,
         serve(says(b"-")) as half_dead,
-        System() as system,
+        System(legs=LegTimes(tick=0.05, idle=(0.1, 60.0), doubtful=1.5)) as system,
         Wire(system.relay.port) as wire,
         contextlib.AsyncExitStack() as streams,
     ):

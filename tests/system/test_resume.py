@@ -11,7 +11,7 @@ from client_agent import session
 from support.apps import close, connect, echo, exchange, receive, reset, send, serve, until
 from support.system import System
 from support.wire import Wire
-from tunnel_core.net import liveness
+from tunnel_core.net.liveness import LegTimes
 from tunnel_core.protocol.endpoints import new_id
 from tunnel_core.protocol.identity import resume_proof
 from tunnel_relay import pairing
@@ -96,11 +96,10 @@ async def test_a_reset_while_the_legs_are_down_arrives_later(loop_factory: Any) 
 
 
 @pytest.mark.parametrize("which", ["client", "host"])
-async def test_a_silent_leg_is_noticed(loop_factory: Any, which: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_silent_leg_is_noticed(loop_factory: Any, which: str) -> None:
     """A cable is pulled: no RST, no FIN, nothing. The stream moves to a leg that works."""
-    monkeypatch.setattr(liveness, "TICK", 0.05)
-    monkeypatch.setattr(liveness, "CARRYING", (0.2, 0.8))
-    async with serve(echo) as target, System() as system, Wire(system.relay.port) as wire:
+    times = LegTimes(tick=0.05, carrying=(0.2, 0.8))
+    async with serve(echo) as target, System(legs=times) as system, Wire(system.relay.port) as wire:
         through = f"ws://127.0.0.1:{wire.port}"
         await system.host({"mc": target}, relay=through if which == "host" else system.url)
         client = await system.client("mc", relay=through if which == "client" else system.url)
@@ -199,7 +198,7 @@ async def test_draining_moves_every_stream_without_a_pause(loop_factory: Any) ->
 
 async def test_a_drain_without_another_relay_ends_at_once(loop_factory: Any) -> None:
     """Nobody can move, and streams that end meanwhile prove nothing: the others pause until a relay is back."""
-    drain = {"drain": 3600.0, "drain_alone": 0.3}
+    drain: dict[str, Any] = {"drain": 3600.0, "drain_alone": 0.3}
     async with serve(echo) as target, System(**drain) as system, Wire(system.relay.port) as wire:
         port = await system.pair(target, relay=f"ws://127.0.0.1:{wire.port}")
         reader, writer = await connect(port)

@@ -10,17 +10,22 @@ from client_agent import session
 from support.apps import close, connect, echo, exchange, serve, until
 from support.system import System
 from support.wire import Wire
-from tunnel_core.net import dialer, liveness, route
+from tunnel_core.agent.times import AgentTimes
+from tunnel_core.net import liveness, route
+from tunnel_core.net.liveness import LegTimes
 
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """All that would notice a dead leg in another way takes longer than any test."""
-    monkeypatch.setattr(liveness, "CARRYING", (1000.0, 1000.0))
-    monkeypatch.setattr(liveness, "IDLE", (1000.0, 1000.0))
     monkeypatch.setattr(session, "OPEN_TIMEOUT", 1000.0)
     monkeypatch.setattr(session, "RESUMED_TIMEOUT", 1000.0)
-    monkeypatch.setattr(dialer, "DIAL_TIMEOUT", 1000.0)
+
+
+def patient_system(answer: float = 2.0, tick: float = 1.0) -> System:
+    """One in which a suspected leg has `answer` seconds, and all else has time."""
+    legs = LegTimes(tick=tick, answer=answer, carrying=(1000.0, 1000.0), idle=(1000.0, 1000.0))
+    return System(legs=legs, agents=AgentTimes(legs=legs, dial=1000.0, route=0.02))
 
 
 class Machine:
@@ -32,7 +37,6 @@ class Machine:
         self._source = "192.0.2.1"
         monkeypatch.setattr(liveness, "slept", lambda: self._asleep)
         monkeypatch.setattr(route, "source_address", lambda peer: self._source)
-        monkeypatch.setattr(route, "INTERVAL", 0.02)
 
     def _forgotten(self) -> None:
         """A NAT has forgotten the connections of before; new ones work."""
@@ -50,8 +54,7 @@ class Machine:
 
 async def test_a_connection_right_after_waking(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is given a leg that was dialed since, and none of the ready legs and free pairs; those that are dead go."""
-    monkeypatch.setattr(liveness, "ANSWER", 0.2)
-    async with serve(echo) as target, System() as system, Wire(system.relay.port) as wire:
+    async with serve(echo) as target, patient_system(0.2) as system, Wire(system.relay.port) as wire:
         machine = Machine(wire, monkeypatch)
         await system.host({"mc": target})
         client = await system.client("mc", relay=f"ws://127.0.0.1:{wire.port}")
@@ -69,8 +72,7 @@ async def test_a_connection_right_after_waking(loop_factory: Any, monkeypatch: p
 
 async def test_legs_that_lived_on_are_used_again(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a nap nothing is dead: nothing is lost."""
-    monkeypatch.setattr(liveness, "ANSWER", 0.1)
-    async with serve(echo) as target, System() as system, Wire(system.relay.port) as wire:
+    async with serve(echo) as target, patient_system(0.1) as system, Wire(system.relay.port) as wire:
         machine = Machine(wire, monkeypatch)
         port = await system.pair(target, relay=f"ws://127.0.0.1:{wire.port}")
         streams = await connect(port)
@@ -90,9 +92,7 @@ async def test_a_stream_goes_on_after_waking_or_moving(
     loop_factory: Any, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """Its leg does not answer, so it is resumed on another."""
-    monkeypatch.setattr(liveness, "ANSWER", 0.2)
-    monkeypatch.setattr(liveness, "TICK", 0.05)
-    async with serve(echo) as target, System() as system, Wire(system.relay.port) as wire:
+    async with serve(echo) as target, patient_system(0.2, tick=0.05) as system, Wire(system.relay.port) as wire:
         machine = Machine(wire, monkeypatch)
         await system.host({"mc": target})
         client = await system.client("mc", relay=f"ws://127.0.0.1:{wire.port}")
@@ -113,9 +113,7 @@ async def test_a_stream_goes_on_after_waking_or_moving(
 
 async def test_a_host_that_wakes_up_has_new_legs_at_once(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The relay knows nothing of the old ones' death, but it takes the newest first."""
-    monkeypatch.setattr(liveness, "ANSWER", 0.1)
-    monkeypatch.setattr(liveness, "TICK", 0.05)
-    async with serve(echo) as target, System() as system, Wire(system.relay.port) as wire:
+    async with serve(echo) as target, patient_system(0.1, tick=0.05) as system, Wire(system.relay.port) as wire:
         machine = Machine(wire, monkeypatch)
         host = await system.host({"mc": target}, relay=f"ws://127.0.0.1:{wire.port}")
         client = await system.client("mc")
@@ -129,8 +127,7 @@ async def test_a_host_that_wakes_up_has_new_legs_at_once(loop_factory: Any, monk
 
 async def test_a_stream_that_was_just_opening(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its data went out on a dead leg, before anybody knew. It is opened anew."""
-    monkeypatch.setattr(liveness, "ANSWER", 0.2)
-    async with serve(echo) as target, System() as system, Wire(system.relay.port) as wire:
+    async with serve(echo) as target, patient_system(0.2) as system, Wire(system.relay.port) as wire:
         machine = Machine(wire, monkeypatch)
         await system.host({"mc": target})
         client = await system.client("mc", relay=f"ws://127.0.0.1:{wire.port}")
@@ -146,7 +143,7 @@ async def test_a_stream_that_was_just_opening(loop_factory: Any, monkeypatch: py
 
 async def test_dials_begin_anew_on_another_network(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that were under way on the old one would hang, and those that wait for the relay would wait on."""
-    async with serve(echo) as target, System() as system, Wire(system.relay.port) as wire:
+    async with serve(echo) as target, patient_system() as system, Wire(system.relay.port) as wire:
         machine = Machine(wire, monkeypatch)
         await system.host({"mc": target})
         client = await system.client("mc", relay=f"ws://127.0.0.1:{wire.port}")

@@ -12,8 +12,8 @@ import support.peer
 from support.apps import Streams
 from support.peer import Opcode, Peer
 from support.system import System, bearer
-from tunnel_core.net import liveness
 from tunnel_core.net.leg import MANY_WRITES
+from tunnel_core.net.liveness import LegTimes
 
 PING = b"?" * 125
 
@@ -34,10 +34,8 @@ async def test_who_asks_and_never_reads_is_lost(
     loop_factory: Any, path: str, v1: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though it pings all the time. Until then little is kept for it."""
-    monkeypatch.setattr(liveness, "TICK", 0.05)
-    monkeypatch.setattr(liveness, "STUCK", 0.3)
     monkeypatch.setattr(support.peer, "connect", narrow)
-    async with System(max_message_rate=10**6) as system:
+    async with System(legs=LegTimes(tick=0.05, stuck=0.3), max_message_rate=10**6) as system:
         role = "host" if "host" in path else "client"
         peer = await Peer.dial(system.relay.port, path, bearer(role), v1=v1)  # type: ignore[arg-type]
         (leg,) = system.relay._monitor._legs

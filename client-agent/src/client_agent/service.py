@@ -9,6 +9,7 @@ from typing import Final
 from tunnel_core.agent.base import Agent
 from tunnel_core.agent.metrics import Carried
 from tunnel_core.agent.pace import Pace
+from tunnel_core.agent.times import AgentTimes
 from tunnel_core.net import sockets
 from tunnel_core.net.sockets import Address
 from tunnel_core.service.run import raise_descriptor_limit
@@ -28,8 +29,8 @@ DESCRIPTORS_A_STREAM: Final = 3  # the local socket, its leg, and the next one w
 class ClientAgent(Agent):
     """Listens, and carries what connects to the tunnels."""
 
-    def __init__(self, settings: ClientSettings) -> None:
-        super().__init__(settings, "client", [forward.tunnel for forward in settings.forward])
+    def __init__(self, settings: ClientSettings, times: AgentTimes = AgentTimes()) -> None:
+        super().__init__(settings, "client", [forward.tunnel for forward in settings.forward], times)
         self.settings: ClientSettings = settings
         self.pace = Pace(HASTY_AT_ONCE, NEXT_HASTY)
         # More connections would leave the streams of now no descriptor for a resume.

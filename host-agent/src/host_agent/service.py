@@ -8,6 +8,7 @@ from typing import Final
 
 from tunnel_core.agent.base import Agent
 from tunnel_core.agent.metrics import Carried
+from tunnel_core.agent.times import AgentTimes
 
 from .settings import HostSettings
 from .tunnel import HostTunnel
@@ -18,8 +19,8 @@ TICK: Final = 1.0  # seconds between looks at how many warm legs the demand asks
 class HostAgent(Agent):
     """Offers its tunnels at the relay, and carries what comes to their targets."""
 
-    def __init__(self, settings: HostSettings) -> None:
-        super().__init__(settings, "host", [offer.tunnel for offer in settings.tunnel])
+    def __init__(self, settings: HostSettings, times: AgentTimes = AgentTimes()) -> None:
+        super().__init__(settings, "host", [offer.tunnel for offer in settings.tunnel], times)
         self.settings: HostSettings = settings
         self._tunnels = [HostTunnel(self, offer) for offer in settings.tunnel]
         self._timer: asyncio.TimerHandle | None = None

@@ -49,8 +49,9 @@ class Tries:
 class Limits:
     """Counts legs by token, by address and in all. What may not come in is refused by raising Denied."""
 
-    def __init__(self, settings: RelaySettings) -> None:
+    def __init__(self, settings: RelaySettings, retry_after: int = RETRY_AFTER) -> None:
         self._settings = settings
+        self._retry_after = retry_after
         self._legs = 0
         self._by_token: Counter[str] = Counter()
         self._by_address: Counter[str] = Counter()
@@ -70,13 +71,15 @@ class Limits:
         """Raise Denied if one more leg is one too many."""
         settings = self._settings
         if self._legs >= settings.max_legs:
-            raise Denied(HTTPStatus.SERVICE_UNAVAILABLE, "the relay is full", "legs", retry_after=RETRY_AFTER)
+            raise Denied(HTTPStatus.SERVICE_UNAVAILABLE, "the relay is full", "legs", self._retry_after)
         if self._by_address[address_key(address)] >= settings.max_legs_per_address:
             raise Denied(
-                HTTPStatus.TOO_MANY_REQUESTS, "too many legs from this address", "legs-per-address", RETRY_AFTER
+                HTTPStatus.TOO_MANY_REQUESTS, "too many legs from this address", "legs-per-address", self._retry_after
             )
         if grant is not None and self._by_token[grant.id] >= settings.max_legs_per_token:
-            raise Denied(HTTPStatus.TOO_MANY_REQUESTS, "too many legs with this token", "legs-per-token", RETRY_AFTER)
+            raise Denied(
+                HTTPStatus.TOO_MANY_REQUESTS, "too many legs with this token", "legs-per-token", self._retry_after
+            )
 
     def may_open(self, grant: Grant | None) -> bool:
         """Whether this token may have one stream more."""

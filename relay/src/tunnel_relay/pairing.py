@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Final
 
-from tunnel_core.net.liveness import DOUBTFUL, LegMonitor
+from tunnel_core.net.liveness import LegMonitor
 from tunnel_core.protocol.control import Goaway, Open, Resume, encode
 from tunnel_core.protocol.frames import CloseCode
 from tunnel_core.service.logs import Throttle
@@ -48,7 +48,9 @@ class Pairing:
         self._access = access
         self._metrics = metrics
         self._log = log
-        self._registry: Registry[RelayLeg] = Registry(lambda leg: not leg.open or monitor.silence(leg) > DOUBTFUL)
+        self._registry: Registry[RelayLeg] = Registry(
+            lambda leg: not leg.open or monitor.silence(leg) > monitor.times.doubtful
+        )
         self._history: History[RelayLeg] = History(REMEMBER, MOST_REMEMBERED)
         self._waits: dict[RelayLeg, tuple[asyncio.TimerHandle, float]] = {}
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import random
 import time
+from dataclasses import dataclass, replace
 from typing import Final
 
 from prometheus_client import CollectorRegistry
 from tunnel_core.errors import TunnelError
 from tunnel_core.net import sockets
 from tunnel_core.net.http import HttpServer
-from tunnel_core.net.liveness import LegMonitor
+from tunnel_core.net.liveness import LegMonitor, LegTimes
 from tunnel_core.net.sockets import Address
 from tunnel_core.protocol.frames import CloseCode
 from tunnel_core.service import logs
@@ -24,7 +24,7 @@ from .access import Access
 from .addresses import ClientAddress
 from .admission import Admission
 from .leg import RelayLeg
-from .limits import Limits, Tries
+from .limits import RETRY_AFTER, Limits, Tries
 from .metrics import RelayMetrics
 from .pages.routes import Routes
 from .pages.site import Site
@@ -36,19 +36,28 @@ from .settings import RelaySettings
 MOST_LEGS: Final = 20_000  # 250 MB: beyond that one relay is no cheap thing any more
 FEW_LEGS: Final = 500  # so few are worth a warning
 SPARE_DESCRIPTORS: Final = 64 + sockets.OVERSHOOT  # for logs, the admin port, files
-REREAD: Final = 2.0  # seconds between looks at the file of revoked ids
 CLOSE_PATIENCE: Final = 1.0  # seconds for the peers' half of the close handshake, at the end
 DRAIN_TICK: Final = 0.05  # seconds between looks at whether all legs have gone
 SPREAD: Final = 0.25  # share of the drain that is for closing what did not move: half of it is slack
 
 
+@dataclass(frozen=True, kw_only=True)
+class RelayTimes:
+    """How long the relay waits, in seconds, where no setting says so. Tests wait for less."""
+
+    legs: LegTimes = LegTimes()
+    reread: float = 2.0  # between looks at the file of revoked ids
+    retry_after: int = RETRY_AFTER
+
+
 class Relay:
     """A service (service.run.Service)."""
 
-    def __init__(self, settings: RelaySettings) -> None:
+    def __init__(self, settings: RelaySettings, times: RelayTimes = RelayTimes()) -> None:
         self._log = logs.get()
         settings = self._with_room(settings)
         self._settings = settings
+        self._times = times
         self.failed: asyncio.Future[TunnelError] = asyncio.get_running_loop().create_future()
         registry = CollectorRegistry()
         process = ProcessMetrics(registry, "relay", loop_name())
@@ -56,12 +65,13 @@ class Relay:
             process.leg_round_trip.observe,
             process.loop_lag.observe,
             lambda: self._metrics.refused("message-rate"),
+            times=times.legs,
         )
         self._metrics = RelayMetrics(
             registry, lambda: self.pairing.legs, lambda: self.pairing.offers, lambda: self.pairing.waiting
         )
         self._access = Access(settings, self._log)
-        self._limits = Limits(settings)
+        self._limits = Limits(settings, times.retry_after)
         self._quiet = logs.Throttle(self._log)
         self.pairing = Pairing(settings, self._access, self._limits, self._monitor, self._metrics, self._quiet)
         addresses = ClientAddress(settings.trusted_proxy, settings.client_address_header)
@@ -111,9 +121,7 @@ class Relay:
         room = max(1, descriptors - handshakes - SPARE_DESCRIPTORS)
         if room < (settings.max_legs or FEW_LEGS):
             self._log.warning("few descriptors", max_legs=room, hint="raise the limit of open files (ulimit -n)")
-        return dataclasses.replace(
-            settings, max_handshakes=handshakes, max_legs=min(settings.max_legs or MOST_LEGS, room)
-        )
+        return replace(settings, max_handshakes=handshakes, max_legs=min(settings.max_legs or MOST_LEGS, room))
 
     def _dropped(self, reason: str, peer: str) -> None:
         self._metrics.refused(reason)
@@ -181,4 +189,4 @@ class Relay:
             for leg in legs:
                 if self._access.revoked(leg.grant):
                     leg.close(CloseCode.POLICY_VIOLATION, "the token was revoked")
-        self._timer = asyncio.get_running_loop().call_later(REREAD, self._reread)
+        self._timer = asyncio.get_running_loop().call_later(self._times.reread, self._reread)

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from tunnel_core.net import liveness
 from tunnel_core.net.leg import Leg
-from tunnel_core.net.liveness import LegMonitor
+from tunnel_core.net.liveness import LegMonitor, LegTimes
 
 
 class Clock:
@@ -47,7 +47,9 @@ class Setting:
     def __init__(self, *legs: Watched) -> None:
         self.pauses: list[float] = []
         self.legs = legs
-        self.monitor = LegMonitor(lambda _: None, lambda _: None, stood_still=self.pauses.append)
+        self.monitor = LegMonitor(
+            lambda _: None, lambda _: None, stood_still=self.pauses.append, times=LegTimes(answer=0.01)
+        )
         self.monitor.start()
         for leg in legs:
             self.monitor.watch(cast("Leg", leg))
@@ -61,7 +63,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(liveness, "time", SimpleNamespace(monotonic=lambda: made.now))
     monkeypatch.setattr(liveness, "slept", lambda: made.asleep)
-    monkeypatch.setattr(liveness, "ANSWER", 0.01)
     return made
 
 

@@ -23,7 +23,7 @@ def test_changes_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     source: str | None = None
     changes: list[str | None] = []
     monkeypatch.setattr(route, "source_address", lambda peer: source)
-    watch = RouteWatch(lambda: at, lambda: changes.append(source))
+    watch = RouteWatch(lambda: at, lambda: changes.append(source), 3600)
     watch.look()
     at = "192.0.2.1", 443
     for now in ("10.0.0.2", "10.0.0.2", "10.0.0.3", None, None, "10.0.0.3", "10.0.0.3"):

@@ -13,7 +13,6 @@ from prometheus_client import CollectorRegistry
 from ..errors import TunnelError, UsageError
 from ..net import sockets
 from ..net.buffers import FRAME_SIZE
-from ..net.dialer import DIAL_TIMEOUT
 from ..net.liveness import LegMonitor
 from ..net.route import RouteWatch
 from ..protocol.endpoints import Role, new_id
@@ -29,6 +28,7 @@ from .clock import StreamClock
 from .credentials import RENEW, SOON, RelayClock
 from .metrics import AgentMetrics, Carried
 from .settings import AgentSettings
+from .times import AgentTimes
 
 BUSY: Final = 5.0  # seconds: no network forgets a connection in so short a standstill
 LEG_PATIENCE: Final = 1.0  # seconds for the relay's half of the close handshake, when stopping
@@ -45,8 +45,11 @@ class Stoppable(Protocol):
 class Agent:
     """A service (service.run.Service). Subclasses hold the streams and say when all is ready."""
 
-    def __init__(self, settings: AgentSettings, role: Role, tunnels: list[str]) -> None:
+    def __init__(
+        self, settings: AgentSettings, role: Role, tunnels: list[str], times: AgentTimes = AgentTimes()
+    ) -> None:
         self.settings = settings
+        self.times = times
         self.log = logs.get()
         self.stream_log = logs.Throttle(
             self.log
@@ -58,7 +61,7 @@ class Agent:
         process = ProcessMetrics(registry, f"{role}-agent", loop_name())
         self.metrics = AgentMetrics(registry, TunnelLabels(), self.memory, self.carried)
         self.monitor = LegMonitor(
-            process.leg_round_trip.observe, process.loop_lag.observe, stood_still=self._stood_still
+            process.leg_round_trip.observe, process.loop_lag.observe, stood_still=self._stood_still, times=times.legs
         )
         self._relay_clock = RelayClock(self._clock_moved)
         self._credentials = reach.credentials(settings, role, self._relay_clock)
@@ -67,11 +70,12 @@ class Agent:
             settings,
             role,
             self._credentials,
+            timeout=times.dial,
             instance_key=new_id() if role == "host" else None,
             on_failure=self._relay_failed,
             on_success=self._relay_found,
         )
-        self._route = RouteWatch(lambda: self.dialer.peer, self._network_changed)
+        self._route = RouteWatch(lambda: self.dialer.peer, self._network_changed, times.route)
         self._connected = False  # once
         self._token_timer: asyncio.TimerHandle | None = None
         self._told: tuple[str, float] | None = None  # what was last logged of the relay's absence, when
@@ -127,7 +131,7 @@ class Agent:
         self.log.info("stood still", seconds=round(seconds, 1))
         # What is shorter is a busy machine's: that would only get busier by moving its streams.
         self.monitor.suspect(idle_only=seconds < BUSY)
-        if seconds > DIAL_TIMEOUT:
+        if seconds > self.times.dial:
             self.dialer.restart()
 
     def _network_changed(self) -> None:

@@ -27,6 +27,7 @@ from ..service.settings import show_duration
 from . import reach
 from .credentials import RENEW, SOON, RelayClock
 from .settings import AgentSettings
+from .times import AgentTimes
 
 PINGS: Final = 5
 PATIENCE: Final = 5.0  # seconds for the pings, and for the bytes
@@ -98,7 +99,7 @@ class Doctor:
         self._trips: asyncio.Queue[float] = asyncio.Queue()
         self.monitor = LegMonitor(self._trips.put_nowait, lambda _: None)
         self._credentials = reach.credentials(settings, role, self._clock)
-        self.dialer = reach.dialer(settings, role, self._credentials)
+        self.dialer = reach.dialer(settings, role, self._credentials, timeout=AgentTimes().dial)
 
     async def run(self) -> int:
         """Run all checks. Returns the exit code: 0 if all is well, else 1."""

@@ -20,6 +20,7 @@ def dialer(
     role: Role,
     tokens: Credentials,
     *,
+    timeout: float,
     instance_key: str | None = None,
     on_failure: Callable[[str], None] = lambda _: None,
     on_success: Callable[[], None] = lambda: None,
@@ -28,6 +29,7 @@ def dialer(
     return Dialer(
         settings.relay,
         role,
+        timeout=timeout,
         instance_key=instance_key,
         tokens=tokens,
         ca_file=settings.ca_file or None,

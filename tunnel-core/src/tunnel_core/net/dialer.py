@@ -31,7 +31,6 @@ from .leg import Leg
 from .route import SocketAddress
 from .sockets import Address
 
-DIAL_TIMEOUT: Final = 10.0  # seconds for TCP, TLS, proxy and upgrade together
 AT_ONCE: Final = 16  # handshakes under way: enough to fill a core of the relay, few enough to stay short
 FIRST_RETRY: Final = 0.05  # seconds
 LAST_RETRY: Final = 5.0
@@ -149,6 +148,7 @@ class Dialer:
 
     `host` stands in the `Host` header and the certificate, if that is not the URL's; `headers` gives
     those that something before the relay wants. `instance_key` proves whose legs a host-agent's are.
+    A dial has `timeout` seconds for TCP, TLS, proxy and upgrade together.
     What makes the legs is given what the dial has learned.
     """
 
@@ -157,6 +157,7 @@ class Dialer:
         relay: str,
         role: Role,
         *,
+        timeout: float,
         instance_key: str | None,
         tokens: TokenSource,
         ca_file: str | None,
@@ -167,6 +168,7 @@ class Dialer:
     ) -> None:
         self._relay = relay
         self._role: Role = role
+        self._timeout = timeout
         self._instance_key = instance_key
         self._tokens = tokens
         self._headers = headers
@@ -286,7 +288,7 @@ class Dialer:
         path = prefix + leg_path(self._role, tunnel)
         restarts = self._restarts
         try:
-            async with asyncio.timeout(DIAL_TIMEOUT) as deadline:
+            async with asyncio.timeout(self._timeout) as deadline:
                 self._underway.add(deadline)
                 try:
                     return await self._handshake(path, token)
@@ -299,7 +301,7 @@ class Dialer:
         except TimeoutError as exc:
             if self._restarts != restarts:
                 raise _Restarted from exc
-            raise RelayUnavailable(f"no answer from {self._relay} within {DIAL_TIMEOUT:g} s") from exc
+            raise RelayUnavailable(f"no answer from {self._relay} within {self._timeout:g} s") from exc
         except UsageError as exc:  # the proxy's variable may be mended, as the proxy may
             raise RelayUnavailable(f"no way to {self._relay}: {exc}") from exc
         except (WebSocketException, OSError, EOFError, ValueError) as exc:  # ValueError: a proxy's URL, a header

@@ -12,7 +12,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, Protocol, cast
 
 from websockets.frames import Close
 
@@ -30,10 +30,8 @@ from ..protocol.frames import (
     masked_frame,
 )
 from .buffers import READ_BUFFER
+from .fair_queue import FairQueue
 from .sockets import forgets_to_pause
-
-if TYPE_CHECKING:
-    from .liveness import LegMonitor
 
 # Seconds that a message nobody waits for may wait for others: a write wakes a process at each
 # of two hops, and costs more than all else about a message.
@@ -53,7 +51,6 @@ JOIN: Final = 4096  # bytes up to which copying header and payload together beat
 # Frames of one leg that are handled in one turn: some 0.1 ms, 0.3 ms if they are fragments.
 # A read may hold 18,000 of a byte each: the rest of it waits for the leg's next turns.
 MANY_FRAMES: Final = 100
-CLOSE_TIMEOUT: Final = 5.0  # seconds for the peer's half of the close handshake, or to take what is unsent
 
 # The codes that end a connection in peace: to a raw leg they are a FIN, all others an RST.
 PEACEFUL: Final = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS)
@@ -62,6 +59,18 @@ _keys: Final[Iterator[bytes]] = mask_keys()
 # The kernel's copy takes up to four times as long from addresses that lie badly to its own
 # buffers. Malloc would give each payload the place of the one before: a bad one for ever.
 _last_payloads: Final[deque[bytes]] = deque(maxlen=3)
+
+
+class Monitor(Protocol):
+    """Whoever watches legs, as a leg sees it."""
+
+    queue: FairQueue  # of legs with frames left to handle
+    close_timeout: float  # seconds for the peer's half of the close handshake, or to take what is unsent
+
+    def watch(self, leg: Leg) -> None: ...
+    def unwatch(self, leg: Leg) -> None: ...
+    def suspected(self, leg: Leg) -> bool: ...
+    def observe_round_trip(self, seconds: float) -> None: ...
 
 
 class Leg(asyncio.BufferedProtocol):
@@ -76,7 +85,7 @@ class Leg(asyncio.BufferedProtocol):
     must_read = False
     max_rate: int | None = None  # messages and pings a second, besides those that its bytes explain
 
-    def __init__(self, monitor: LegMonitor, *, client: bool, text_limit: int | None) -> None:
+    def __init__(self, monitor: Monitor, *, client: bool, text_limit: int | None) -> None:
         self._transport: asyncio.Transport | None = None
         self._reader = FrameReader(masked=not client, text_limit=text_limit)
         self._client = client
@@ -234,7 +243,7 @@ class Leg(asyncio.BufferedProtocol):
             self.abort()
         elif self._transport is not None:
             self._send_close(code, reason)
-            asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self.abort)
+            asyncio.get_running_loop().call_later(self._monitor.close_timeout, self.abort)
 
     def _send_close(self, code: int, reason: str) -> None:
         if self._transport is None or self._close_sent:
@@ -252,7 +261,7 @@ class Leg(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._uncork()
             self._transport.close()
-            asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self.abort)
+            asyncio.get_running_loop().call_later(self._monitor.close_timeout, self.abort)
 
     def abort(self) -> None:
         """Drop the connection, and what the socket has not taken."""
@@ -363,7 +372,7 @@ class Leg(asyncio.BufferedProtocol):
     def _queue(self) -> None:
         if not self._queued:
             self._queued = True
-            self._monitor.turns.wait(self._next_turn)
+            self._monitor.queue.add(self._next_turn)
 
     def _next_turn(self) -> None:
         self._queued = False

@@ -12,26 +12,14 @@ import random
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import Final
 
 from ..protocol.frames import CloseCode
-from .turns import Turns
+from .fair_queue import FairQueue
+from .leg import Leg
 
-if TYPE_CHECKING:
-    from .leg import Leg
-
-TICK: Final = 1.0
-# Seconds: (between pings, without a received byte until a leg counts as dead)
-CARRYING: Final = (5.0, 15.0)  # three pings unanswered
-IDLE: Final = (15.0, 45.0)  # proxies cut idle connections at 55 to 60 s
-# A waiting leg that did not even answer this long is better not given a stream.
-DOUBTFUL: Final = 2 * IDLE[0] + 2 * TICK
 BYTES_A_MESSAGE: Final = 16 * 1024  # the smallest window is acknowledged in steps of 16 KiB
-STUCK: Final = 15.0  # seconds without any progress of what waits for the socket
-
-STANDSTILL: Final = 1.0  # seconds that a timer may be late, and the machine asleep, before it is called one
-ANSWER: Final = 2.0  # seconds for a sign of life from a leg that is suspected: most round trips take a tenth
-
 # A clock that goes on while this machine sleeps, where `time.monotonic` does not.
 _WAKEFUL: Final[int | None] = getattr(
     time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC if sys.platform == "darwin" else None
@@ -45,18 +33,35 @@ def slept() -> float:
     return time.clock_gettime(_WAKEFUL) - time.monotonic() if _WAKEFUL is not None else 0.0
 
 
-class _Watch:
-    __slots__ = ("bytes_in", "carried", "heard", "messages", "moved", "pinged", "sent")
+@dataclass(frozen=True, kw_only=True)
+class LegTimes:
+    """How legs are watched, in seconds.
 
-    def __init__(self, now: float) -> None:
+    `carrying` and `idle`: the time between pings, and the silence after which a leg counts as dead.
+    """
+
+    tick: float = 1.0
+    carrying: tuple[float, float] = (5.0, 15.0)  # three pings unanswered
+    idle: tuple[float, float] = (15.0, 45.0)  # proxies cut idle connections at 55 to 60 s
+    doubtful: float = 32.0  # silence, two pings and two ticks long, after which a waiting leg is given no stream
+    stuck: float = 15.0  # without any progress of what waits for the socket
+    standstill: float = 1.0  # a timer this late, or a machine asleep this long, has stood still
+    answer: float = 2.0  # for a sign of life from a suspected leg: most round trips take a tenth
+    close: float = 5.0  # for the peer's half of the close handshake, or to take what is unsent
+
+
+class _Watch:
+    __slots__ = ("bytes_in", "bytes_moved", "bytes_taken", "heard_at", "messages", "moved_at", "pinged_at")
+
+    def __init__(self, now: float, ping_interval: float) -> None:
         self.bytes_in = 0
-        self.sent = 0
+        self.bytes_taken = 0
+        self.bytes_moved = 0  # both ways, when messages were last counted
         self.messages = 0
-        self.carried = 0
-        self.heard = now  # when the leg last brought a byte
-        self.moved = now  # when the socket last took one, or nothing was waiting
+        self.heard_at = now  # when the leg last brought a byte
+        self.moved_at = now  # when the socket last took one, or nothing was waiting
         # As if at some time before: legs that came together are not all pinged in the same tick.
-        self.pinged = now - _chance.uniform(0, CARRYING[0])
+        self.pinged_at = now - _chance.uniform(0, ping_interval)
 
 
 class LegMonitor:
@@ -72,8 +77,11 @@ class LegMonitor:
         observe_lag: Callable[[float], None],
         violated: Callable[[], None] = lambda: None,
         stood_still: Callable[[float], None] = lambda seconds: None,
+        times: LegTimes = LegTimes(),
     ) -> None:
-        self.turns = Turns()  # of those among its legs that bring many tiny frames
+        self.times = times
+        self.close_timeout = times.close
+        self.queue = FairQueue()
         self.observe_round_trip = observe_round_trip
         self._observe_lag = observe_lag
         self._violated = violated
@@ -93,7 +101,7 @@ class LegMonitor:
             self._timer.cancel()
 
     def watch(self, leg: Leg) -> None:
-        self._legs[leg] = _Watch(time.monotonic())
+        self._legs[leg] = _Watch(time.monotonic(), self.times.carrying[0])
 
     def unwatch(self, leg: Leg) -> None:
         self._legs.pop(leg, None)
@@ -112,7 +120,7 @@ class LegMonitor:
     def silence(self, leg: Leg) -> float:
         """Seconds since the leg last brought a byte, as far as the last tick knows."""
         watch = self._legs.get(leg)
-        return time.monotonic() - watch.heard if watch is not None else float("inf")
+        return time.monotonic() - watch.heard_at if watch is not None else float("inf")
 
     def suspect(self, *, idle_only: bool) -> None:
         """Ask legs for a sign of life, and give up those that bring none in time.
@@ -125,7 +133,7 @@ class LegMonitor:
         for leg in asked:
             leg.ping()
         self._suspects |= asked
-        asyncio.get_running_loop().call_later(ANSWER, self._judge, asked)
+        asyncio.get_running_loop().call_later(self.times.answer, self._judge, asked)
 
     def suspected(self, leg: Leg) -> bool:
         """Whether the leg was asked for a sign of life, and has brought none yet."""
@@ -139,7 +147,7 @@ class LegMonitor:
                 continue  # it is gone, or was asked again since
             del self._suspects[leg]
             if leg.bytes_in == bytes_in:
-                leg.lost(f"no sign of life within {ANSWER:g} s, after a standstill or on another network")
+                leg.lost(f"no sign of life within {self.times.answer:g} s, after a standstill or on another network")
 
     def look(self) -> bool:
         """Notice a standstill now and not at the next tick. Whether there was one, since it was looked for last."""
@@ -147,20 +155,20 @@ class LegMonitor:
         lag = max(0.0, now - self._due)
         pause = lag + asleep - self._slept
         self._slept = asleep
-        if lag > TICK:  # it is no fault of the peers; time asleep does not count anyway
+        if lag > self.times.tick:  # not the peers' fault; time asleep does not count anyway
             self._due = now
             for watch in self._legs.values():
-                watch.heard += lag
-                watch.moved += lag
-        if pause <= STANDSTILL:
+                watch.heard_at += lag
+                watch.moved_at += lag
+        if pause <= self.times.standstill:
             return False
         self._due = now
         self._stood_still(pause)
         return True
 
     def _arm(self, now: float) -> None:
-        self._due = now + TICK
-        self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
+        self._due = now + self.times.tick
+        self._timer = asyncio.get_running_loop().call_later(self.times.tick, self._tick)
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -171,21 +179,22 @@ class LegMonitor:
         self._arm(now)
 
     def _is_too_fast(self, leg: Leg, watch: _Watch, rate: int) -> bool:
-        carried = leg.bytes_in + leg.bytes_out
-        explained = (carried - watch.carried) // BYTES_A_MESSAGE
+        moved = leg.bytes_in + leg.bytes_out
+        explained = (moved - watch.bytes_moved) // BYTES_A_MESSAGE
         messages = leg.messages_in - watch.messages
-        watch.carried = carried
+        watch.bytes_moved = moved
         watch.messages = leg.messages_in
-        return messages > rate * TICK + explained
+        return messages > rate * self.times.tick + explained
 
     def _check(self, leg: Leg, watch: _Watch, now: float) -> None:
-        ping_after, dead_after = CARRYING if leg.carrying else IDLE
+        times = self.times
+        ping_after, dead_after = times.carrying if leg.carrying else times.idle
         if leg.bytes_in != watch.bytes_in or not leg.reading or leg.close_received:
             # Who does not listen cannot hear: a paused leg is not silent, and one whose peer
             # has closed has nothing more to say.
             watch.bytes_in = leg.bytes_in
-            watch.heard = now
-        elif now - watch.heard >= dead_after - TICK:  # heard up to a tick before it was noted
+            watch.heard_at = now
+        elif now - watch.heard_at >= dead_after - times.tick:  # heard up to a tick before it was noted
             leg.silent = True
             leg.lost(f"silent for {dead_after:.0f} s")
             return
@@ -195,13 +204,13 @@ class LegMonitor:
             return
         unsent = leg.unsent
         taken = leg.bytes_out - unsent
-        if not unsent or taken != watch.sent:
-            watch.sent = taken
-            watch.moved = now
-        elif leg.must_read and now - watch.moved >= STUCK:
-            leg.lost(f"took nothing for {STUCK:.0f} s")
+        if not unsent or taken != watch.bytes_taken:
+            watch.bytes_taken = taken
+            watch.moved_at = now
+        elif leg.must_read and now - watch.moved_at >= times.stuck:
+            leg.lost(f"took nothing for {times.stuck:.0f} s")
             return
         # Behind what a congested leg's peer does not take, a ping would wait, too.
-        if now - watch.pinged >= ping_after and (leg.pings or not leg.reading) and not leg.congested:
-            watch.pinged = now
+        if now - watch.pinged_at >= ping_after and (leg.pings or not leg.reading) and not leg.congested:
+            watch.pinged_at = now
             leg.ping()

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Any, Final
-
-INTERVAL: Final = 2.0  # seconds between looks, of 20 µs each
+from typing import Any
 
 SocketAddress = tuple[Any, ...]  # as the socket module has it: of IPv4 or IPv6
 
@@ -23,21 +21,22 @@ def source_address(peer: SocketAddress) -> str | None:
 
 
 class RouteWatch:
-    """Looks every few seconds at the way to `peer`, where that is known.
+    """Looks every `interval` seconds at the way to `peer`, where that is known.
 
     `changed` is called when the source address is another than before, and when there is one
     again after there was none.
     """
 
-    def __init__(self, peer: Callable[[], SocketAddress | None], changed: Callable[[], None]) -> None:
+    def __init__(self, peer: Callable[[], SocketAddress | None], changed: Callable[[], None], interval: float) -> None:
         self._peer = peer
         self._changed = changed
+        self._interval = interval
         self._at: SocketAddress | None = None  # the peer of the last look
         self._source: str | None = None  # and the way to it
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(INTERVAL, self._tick)
+        self._timer = asyncio.get_running_loop().call_later(self._interval, self._tick)
 
     def stop(self) -> None:
         if self._timer is not None:
