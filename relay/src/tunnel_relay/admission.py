@@ -92,9 +92,14 @@ class Admission:
             raise Denied(HTTPStatus.BAD_REQUEST, f"this relay speaks {SUBPROTOCOL} and no other version", "subprotocol")
         instance = _instance(request) if v1 and role == "host" else ""
 
+        pairing, settings = self._pairing, self._pairing.settings
+
         def make_leg() -> RelayLeg:
             return RelayLeg(
-                self._pairing,
+                pairing,
+                pairing.monitor,
+                max_message=settings.max_message,
+                max_rate=settings.max_message_rate,
                 role=role,
                 tunnel=tunnel,
                 v1=v1,

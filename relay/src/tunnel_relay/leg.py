@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from tunnel_core.errors import ProtocolViolation
-from tunnel_core.net.leg import PEACEFUL, Leg
+from tunnel_core.net.leg import PEACEFUL, Leg, Monitor
 from tunnel_core.protocol.control import (
     EARLY_DATA,
     Fin,
@@ -36,8 +36,33 @@ from tunnel_core.protocol.tokens import Grant
 
 from .limits import HELD_ITEM, owner
 
-if TYPE_CHECKING:
-    from .pairing import Pairing
+
+class Matchmaker(Protocol):
+    """Whoever pairs legs, as a leg sees it."""
+
+    def add(self, leg: RelayLeg) -> None:
+        """A leg has come in."""
+
+    def begin(self, leg: RelayLeg, message: Open | Resume) -> bool:
+        """Begin a stream on a client leg, or let it go on there. False: the leg was refused."""
+
+    def seek(self, leg: RelayLeg, message: Open | Resume) -> None:
+        """A v1 client leg wants its host."""
+
+    def hold(self, leg: RelayLeg, size: int) -> bool:
+        """Count `size` bytes more that wait with `leg`. False: the leg was refused."""
+
+    def let_go(self, leg: RelayLeg, size: int) -> None:
+        """`leg` has `size` bytes less that wait."""
+
+    def stop_waiting(self, leg: RelayLeg) -> None:
+        """`leg` is closing, or was refused: it is not to be paired any more."""
+
+    def leg_ended(self, leg: RelayLeg, code: int, reason: str) -> None:
+        """Nothing more comes from `leg`: it is not to be chosen."""
+
+    def leg_gone(self, leg: RelayLeg) -> None:
+        """The socket of `leg` is closed."""
 
 
 class RelayLeg(Leg):
@@ -47,8 +72,11 @@ class RelayLeg(Leg):
 
     def __init__(
         self,
-        pairing: Pairing,
+        pairing: Matchmaker,
+        monitor: Monitor,
         *,
+        max_message: int,
+        max_rate: int,
         role: Role,
         tunnel: str,
         v1: bool,
@@ -58,8 +86,8 @@ class RelayLeg(Leg):
         grant: Grant | None,
         subject: str,
     ) -> None:
-        super().__init__(pairing.monitor, client=False, text_limit=pairing.settings.max_message if v1 else None)
-        self.max_rate = pairing.settings.max_message_rate
+        super().__init__(monitor, client=False, text_limit=max_message if v1 else None)
+        self.max_rate = max_rate
         self._pairing = pairing
         self.role: Role = role
         self.tunnel = tunnel
@@ -75,10 +103,14 @@ class RelayLeg(Leg):
         self.peer: RelayLeg | None = None
         self.sought = False  # a client that has asked for a host: it counts as a stream
         self.deserted = False  # the peer's socket is closed: nobody takes what this leg brings
-        self.carried = 0  # bytes of streams that this leg brought
+        self.stream_bytes = 0  # that this leg brought
         self.asked: Open | Resume | None = None  # what a v1 client leg asked for last
         self._held: list[bytes | bytearray] = []  # what came before the pairing; text marked by _Text
         self._held_size = 0
+
+    @property
+    def paired(self) -> bool:
+        return self.peer is not None
 
     # net.leg.Leg
 
@@ -89,7 +121,7 @@ class RelayLeg(Leg):
     def on_data(self, pieces: Sequence[memoryview | bytes], size: int) -> None:
         peer = self.peer
         if peer is not None:
-            self.carried += size
+            self.stream_bytes += size
             # Unmasked, they are pieces of their own: nothing is read into them again.
             peer.send_pieces(pieces, size)
         elif self.deserted:
@@ -113,7 +145,7 @@ class RelayLeg(Leg):
             self.violated(CloseCode.POLICY_VIOLATION, "only a relay knows whether something was passed on")
             return
         if isinstance(message, Open | Resume):
-            if not self._pairing.may_begin(self, message):
+            if not self._pairing.begin(self, message):
                 return
             if self.asked is None:
                 self.asked = message
@@ -209,7 +241,7 @@ class RelayLeg(Leg):
 
     def _waits_with(self, size: int) -> None:
         """`size` bytes more are held, unless the leg was paired or turned away meanwhile."""
-        if self.peer is not None or not self.open or not self._pairing.may_hold(self, size):
+        if self.peer is not None or not self.open or not self._pairing.hold(self, size):
             return
         self._held_size += size
         if self._held_size > EARLY_DATA:

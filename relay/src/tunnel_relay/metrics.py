@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import Collection, Iterator
+from typing import Final, Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from tunnel_core.protocol.endpoints import Role
 from tunnel_core.service.metrics import SECONDS, TunnelLabels
 
 from .offers import Offers
-
-if TYPE_CHECKING:
-    from .leg import RelayLeg
-
 
 # Reasons that alerts watch. From 0, and not from the first time: a counter that appears as 1 has
 # not risen, to an alert.
@@ -25,27 +22,46 @@ WATCHED: Final = (
 )
 
 
-class _Legs:
+class CountedLeg(Protocol):
+    """A leg, as far as it is counted."""
+
+    role: Role
+    tunnel: str
+    v1: bool
+    stream_bytes: int
+
+    @property
+    def open(self) -> bool: ...
+    @property
+    def paired(self) -> bool: ...
+
+
+class Counted(Protocol):
+    """What is there to be counted at a scrape."""
+
+    offers: Offers
+
+    @property
+    def legs(self) -> Collection[CountedLeg]: ...
+    @property
+    def waiting(self) -> int: ...
+
+
+class _Now:
     """Counts at scrape time what the legs count themselves, so that no byte costs a metric."""
 
-    def __init__(
-        self, live: Callable[[], Iterable[RelayLeg]], offers: Callable[[], Offers], labels: TunnelLabels
-    ) -> None:
-        self._live = live
-        self._offers = offers
+    def __init__(self, counted: Counted, labels: TunnelLabels, gone: Tally[tuple[str, str]]) -> None:
+        self._counted = counted
         self._labels = labels
-        self.carried: Tally[tuple[str, str]] = Tally()  # by legs that are gone
-
-    def over(self, leg: RelayLeg) -> None:
-        self.carried[self._labels(leg.tunnel), leg.role] += leg.carried
+        self._gone = gone
 
     def collect(self) -> Iterator[Metric]:
-        carried = Tally(self.carried)
+        stream_bytes = Tally(self._gone)
         legs: Tally[tuple[str, str, str, str]] = Tally()
-        for leg in self._live():
+        for leg in self._counted.legs:
             tunnel = self._labels(leg.tunnel)
-            carried[tunnel, leg.role] += leg.carried
-            state = "paired" if leg.peer is not None else "closing" if not leg.open else "waiting"
+            stream_bytes[tunnel, leg.role] += leg.stream_bytes
+            state = "paired" if leg.paired else "closing" if not leg.open else "waiting"
             legs[tunnel, leg.role, "v1" if leg.v1 else "raw", state] += 1
         now = GaugeMetricFamily("relay_legs", "Legs now.", labels=("tunnel", "role", "mode", "state"))
         for labels, count in legs.items():
@@ -54,33 +70,28 @@ class _Legs:
         octets = CounterMetricFamily(
             "relay_bytes", "Stream bytes carried, by the role of the leg they came from.", labels=("tunnel", "role")
         )
-        for key, count in carried.items():
+        for key, count in stream_bytes.items():
             octets.add_metric(key, count)
         yield octets
         # A tunnel whose hosts have gone has 0 of them; one that never had any is not known.
-        hosts = Tally({tunnel: 0 for tunnel, role in carried if role == "host"})
-        offers = self._offers()
+        hosts = Tally({tunnel: 0 for tunnel, role in stream_bytes if role == "host"})
+        offers = self._counted.offers
         for tunnel in offers:
             hosts[self._labels(tunnel)] += offers.hosts(tunnel)
         agents = GaugeMetricFamily("relay_hosts", "Host-agents that offer the tunnel now.", labels=("tunnel",))
         for tunnel, count in hosts.items():
             agents.add_metric((tunnel,), count)
         yield agents
+        yield GaugeMetricFamily("relay_waiting_clients", "Clients that wait for a host now.", self._counted.waiting)
 
 
 class RelayMetrics:
-    """Counts what the relay does. `live` gives its legs, `offers` who offers which tunnel, `waiting` who waits."""
+    """Counts what the relay does."""
 
-    def __init__(
-        self,
-        registry: CollectorRegistry,
-        live: Callable[[], Iterable[RelayLeg]],
-        offers: Callable[[], Offers],
-        waiting: Callable[[], int],
-    ) -> None:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
         self._labels = TunnelLabels()
-        self._legs = _Legs(live, offers, self._labels)
-        registry.register(self._legs)
+        self._gone: Tally[tuple[str, str]] = Tally()  # bytes of streams, by legs that are gone
         self._legs_total = Counter("relay_legs_opened", "Legs that came in.", ("role", "mode"), registry=registry)
         self._paired = Counter(
             "relay_pairings", "Pairings of a client leg with a host leg.", ("tunnel",), registry=registry
@@ -97,13 +108,16 @@ class RelayMetrics:
         self._pages = Counter(
             "relay_pages", "Answers to browsers and package installers.", ("page", "status"), registry=registry
         )
-        Gauge("relay_waiting_clients", "Clients that wait for a host now.", registry=registry).set_function(waiting)
 
-    def leg_came(self, leg: RelayLeg) -> None:
+    def watch(self, counted: Counted) -> None:
+        """Count at each scrape what is there then."""
+        self._registry.register(_Now(counted, self._labels, self._gone))
+
+    def leg_came(self, leg: CountedLeg) -> None:
         self._legs_total.labels(leg.role, "v1" if leg.v1 else "raw").inc()
 
-    def leg_left(self, leg: RelayLeg) -> None:
-        self._legs.over(leg)
+    def leg_left(self, leg: CountedLeg) -> None:
+        self._gone[self._labels(leg.tunnel), leg.role] += leg.stream_bytes
 
     def paired(self, tunnel: str, waited: float) -> None:
         self._paired.labels(self._labels(tunnel)).inc()

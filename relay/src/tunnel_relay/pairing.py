@@ -84,8 +84,8 @@ class Pairing:
             elif leg.v1:
                 leg.send_text(encode(Goaway(grace)))
 
-    def may_begin(self, leg: RelayLeg, message: Open | Resume) -> bool:
-        """Whether a stream may begin, or go on, on `leg`. Refuses it if not."""
+    def begin(self, leg: RelayLeg, message: Open | Resume) -> bool:
+        """Begin a stream on a client leg, or let it go on there. False: the leg was refused."""
         if isinstance(message, Open):
             if message.replaces and not self._replace(leg, message):
                 return False
@@ -137,8 +137,8 @@ class Pairing:
             timer = asyncio.get_running_loop().call_later(self.settings.wait, self._waited, leg)
             self._waits[leg] = timer, time.monotonic()
 
-    def may_hold(self, leg: RelayLeg, size: int) -> bool:
-        """Whether `leg` may wait with `size` bytes more. Turns it away if not."""
+    def hold(self, leg: RelayLeg, size: int) -> bool:
+        """Count `size` bytes more that wait with `leg`. False: the leg was refused."""
         if self._limits.hold(leg.owner, size):
             return True
         self.stop_waiting(leg)
@@ -154,7 +154,7 @@ class Pairing:
         self._refuse(leg, "no-host", NO_HOST)
 
     def stop_waiting(self, leg: RelayLeg) -> None:
-        """`leg` is closing, or turned away: it is not to be paired any more."""
+        """`leg` is closing, or was refused: it is not to be paired any more."""
         self._registry.remove(leg, leg.tunnel, leg.instance)
         if leg in self._waits:
             self._waits.pop(leg)[0].cancel()
@@ -217,7 +217,7 @@ class Pairing:
         """Host legs that wait in `tunnel`."""
         return self._registry.host_legs(tunnel)
 
-    def waiting_for(self, tunnel: str) -> int:
+    def waiting_in(self, tunnel: str) -> int:
         """Clients that wait in `tunnel`."""
         return self._registry.waiting_in(tunnel)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import time
 from dataclasses import dataclass, replace
@@ -61,19 +62,18 @@ class Relay:
         self.failed: asyncio.Future[TunnelError] = asyncio.get_running_loop().create_future()
         registry = CollectorRegistry()
         process = ProcessMetrics(registry, "relay", loop_name())
+        self._metrics = RelayMetrics(registry)
         self._monitor = LegMonitor(
             process.leg_round_trip.observe,
             process.loop_lag.observe,
-            lambda: self._metrics.refused("message-rate"),
+            functools.partial(self._metrics.refused, "message-rate"),
             times=times.legs,
-        )
-        self._metrics = RelayMetrics(
-            registry, lambda: self.pairing.legs, lambda: self.pairing.offers, lambda: self.pairing.waiting
         )
         self._access = Access(settings, self._log)
         self._limits = Limits(settings, times.retry_after)
         self._quiet = logs.Throttle(self._log)
         self.pairing = Pairing(settings, self._access, self._limits, self._monitor, self._metrics, self._quiet)
+        self._metrics.watch(self.pairing)
         addresses = ClientAddress(settings.trusted_proxy, settings.client_address_header)
         self._admission = Admission(self._access, addresses, self._limits, self.pairing, self._metrics, self._quiet)
         wheel = find_wheel(settings.join_wheel) if settings.join_page else None

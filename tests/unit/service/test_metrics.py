@@ -10,7 +10,6 @@ from tunnel_core.agent.metrics import RESUMES, AgentMetrics
 from tunnel_core.protocol.replay import ReplayMemory
 from tunnel_core.service.metrics import ProcessMetrics, TunnelLabels
 from tunnel_relay.metrics import WATCHED, RelayMetrics
-from tunnel_relay.offers import Offers
 
 
 def test_an_agent_counts_from_zero() -> None:
@@ -33,7 +32,7 @@ def test_an_agent_counts_from_zero() -> None:
 def test_the_relay_counts_refusals_from_zero() -> None:
     """Those that alerts watch."""
     registry = CollectorRegistry()
-    metrics = RelayMetrics(registry, lambda: (), Offers, lambda: 0)
+    metrics = RelayMetrics(registry)
     for reason in WATCHED:
         assert registry.get_sample_value("relay_refusals_total", {"reason": reason}) == 0
     metrics.refused("bad-token")
