@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_agent.settings import ClientSettings, Forward
+from client_agent.settings import Announced, ClientSettings, Forward
 from host_agent.settings import HostSettings, Offer
 from support.apps import echo, exchange, serve, until
 from support.commands import PREFIXES, environment, run, running
@@ -29,7 +29,7 @@ from tunnel_relay.settings import RelaySettings
 
 MODELS: dict[str, type] = {"relay": RelaySettings, "host-agent": HostSettings, "client-agent": ClientSettings}
 COMMANDS = pytest.mark.parametrize("command", MODELS)
-# What to write for each setting, and what that means; for one that repeats, of two words.
+# What to write for each setting, and what that means; for one that repeats, of two words or lines.
 LOGS = {"log_level": ("warning", "warning"), "log_format": ("console", "console")}
 ADMIN = {"admin_host": ("[::1]", "::1"), "admin_port": ("9999", 9999)}
 AGENTS = LOGS | ADMIN | {
@@ -86,6 +86,7 @@ SAMPLES: dict[str, dict[str, tuple[str, Any]]] = {
     "client-agent": AGENTS | {
         "forward": ("25565=mc [::1]:0=db", (Forward("", 25565, "mc"), Forward("::1", 0, "db"))),
         "listen_address": ("0.0.0.0", "0.0.0.0"),
+        "announce": ("mc=Our server\ndb=x", (Announced("mc", "Our server"), Announced("db", "x"))),
     },
 }  # fmt: skip
 EACH = pytest.mark.parametrize(
@@ -112,8 +113,9 @@ def test_each_setting_is_a_flag_a_variable_and_a_file(command: str, name: str, t
     text, expected = SAMPLES[command][name]
     default = plain(getattr(MODELS[command](), name))
     repeats = isinstance(expected, tuple)
+    words = text.splitlines() if "\n" in text else text.split()
     flag, variable = "--" + name.replace("_", "-"), f"{PREFIXES[command]}_{name.upper()}"
-    flags = [part for word in (text.split() if repeats else [text]) for part in (flag, word)]
+    flags = [part for word in (words if repeats else [text]) for part in (flag, word)]
     file, other = tmp_path / "value", tmp_path / "other"
     file.write_text(f"  {text}\n")
     other.write_text("must not be read")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterable
 from typing import Final
 
@@ -14,6 +15,7 @@ from tunnel_core.net import sockets
 from tunnel_core.net.sockets import Address
 from tunnel_core.service.run import raise_descriptor_limit
 
+from .lan import ALL_ADDRESSES, LanWorld
 from .settings import ClientSettings
 from .tunnel import ClientTunnel
 
@@ -40,6 +42,7 @@ class ClientAgent(Agent):
             (forward.tunnel, sockets.listen(forward.address or settings.listen_address, forward.port))
             for forward in settings.forward
         ]
+        self._worlds = {name: self._world(name, shown) for name, shown in settings.announce}
         self._servers: list[asyncio.Server] = []
         self._timer: asyncio.TimerHandle | None = None
 
@@ -62,12 +65,27 @@ class ClientAgent(Agent):
 
     def connected(self) -> None:
         for name, socks in self._listening:
-            host, port = socks[0].getsockname()[:2]
-            here = Address("127.0.0.1" if host in ("::", "0.0.0.0") else host, port)
-            self.log.info("connected", relay=self.settings.relay, tunnel=name, hint=f"point your application at {here}")
+            self.log.info("connected", relay=self.settings.relay, tunnel=name, hint=self.hint(name, socks[0]))
+
+    def hint(self, tunnel: str, sock: socket.socket) -> str:
+        """How to use `tunnel`, which `sock` listens for."""
+        host, port = sock.getsockname()[:2]
+        here = Address("127.0.0.1" if host in ALL_ADDRESSES else host, port)
+        world = self._worlds.get(tunnel)
+        if world is None:
+            return f"point your application at {here}"
+        listed = " (it is also in the list of LAN worlds)" if world.address else ""
+        return f"add the server {here} in Minecraft{listed}"
+
+    def _world(self, tunnel: str, name: str) -> LanWorld:
+        host, port = next(socks for leads_to, socks in self._listening if leads_to == tunnel)[0].getsockname()[:2]
+        accept = self._tunnels[tunnel].new_connection
+        return LanWorld(name, host, port, accept, ready=lambda: self.dialer.reachable, log=self.log.bind(tunnel=tunnel))
 
     async def start(self) -> None:
         await super().start()
+        for world in self._worlds.values():
+            world.start()
         for tunnel in self._tunnels.values():
             tunnel.pool.start()
         for name, socks in self._listening:
@@ -82,6 +100,8 @@ class ClientAgent(Agent):
         # last what they ran on.
         if self._timer is not None:
             self._timer.cancel()
+        for world in self._worlds.values():
+            await world.stop()
         for server in self._servers:
             server.close()
         await self.reset_all([session for tunnel in self._tunnels.values() for session in tunnel.sessions])

@@ -9,6 +9,7 @@ from tunnel_core.agent.settings import AgentSettings, warm_legs
 from tunnel_core.errors import UsageError
 from tunnel_core.net.sockets import parse_host, parse_local_host, parse_port
 from tunnel_core.protocol.endpoints import is_tunnel
+from tunnel_core.protocol.invite import MAX_LABEL, is_label
 from tunnel_core.service.settings import setting
 
 
@@ -33,6 +34,21 @@ def forward(value: str) -> Forward:
     return Forward(_address(address) if colon else "", parse_port(port), tunnel)
 
 
+class Announced(NamedTuple):
+    """A tunnel, and its name in Minecraft's list of LAN worlds."""
+
+    tunnel: str
+    name: str
+
+
+def announced(value: str) -> Announced:
+    """`TUNNEL=NAME`."""
+    tunnel, equals, name = value.partition("=")
+    if not equals or not name or not is_label(name):
+        raise UsageError(f"{value!r} announces nothing: write TUNNEL=NAME, the name with up to {MAX_LABEL} characters")
+    return Announced(tunnel, name)
+
+
 def _address(text: str) -> str:
     """Of a forward: `*` is all addresses, and IPv6 is in brackets, since a port follows."""
     return "::" if text == "*" else parse_host(text)
@@ -53,9 +69,20 @@ class ClientSettings(AgentSettings):
         parse=parse_local_host,
         metavar="ADDRESS",
     )
+    announce: tuple[Announced, ...] = setting(
+        (),
+        "show TUNNEL as NAME in Minecraft's list of LAN worlds on this machine; repeats; in the variable and the file "
+        "one a line",
+        parse=announced,
+        repeat=True,
+        lines=True,
+        metavar="TUNNEL=NAME",
+    )
     warm: int = warm_legs(2, "legs, and pairs free for the next stream, kept ready for each tunnel")
 
     def check(self) -> None:
         super().check()
         if not self.forward:
             raise UsageError("nothing is forwarded: write --forward 25565=mc")
+        for tunnel in {announced.tunnel for announced in self.announce} - {forward.tunnel for forward in self.forward}:
+            raise UsageError(f"--announce: nothing is forwarded to '{tunnel}': write --forward 25565={tunnel}, too")

@@ -31,8 +31,15 @@ class _Setting:
     shown: str  # the default, as the help shows it
     also: tuple[str, ...]  # further environment variables, tried after the setting's own
     repeat: bool
+    separator: str | None  # of the values in the variable, where the flag repeats; None: white space
     file_flag: bool
     switch: bool
+
+    def values_in(self, text: str) -> list[str]:
+        """The values in a variable or a file."""
+        if not self.repeat:
+            return [text]
+        return [value for value in map(str.strip, text.split(self.separator)) if value]
 
 
 class Secret:
@@ -94,6 +101,7 @@ def setting(
     *,
     parse: Callable[[str], _T],
     repeat: bool,
+    lines: bool = ...,
     metavar: str = ...,
     shown: str = ...,
 ) -> tuple[_T, ...]: ...
@@ -106,10 +114,14 @@ def setting(
     shown: str = "",
     also: tuple[str, ...] = (),
     repeat: bool = False,
+    lines: bool = False,
 ) -> Any:
-    """A field of a settings dataclass. `repeat`: the flag may come again, the variable lists words."""
+    """A field of a settings dataclass. `repeat`: the flag may come again, the variable lists words, or `lines`."""
     shown = shown or ("" if default in ((), "", None) or isinstance(default, Secret) else f"{default}")
-    described = _Setting(about, parse, metavar, shown, also, repeat, isinstance(default, Secret), parse is flag)
+    separator = "\n" if lines else None
+    described = _Setting(
+        about, parse, metavar, shown, also, repeat, separator, isinstance(default, Secret), parse is flag
+    )
     return dataclasses.field(default=default, metadata={_KEY: described})
 
 
@@ -290,13 +302,11 @@ def _value(name: str, described: _Setting, prefix: str, flags: Mapping[str, Any]
     path = environ.get(variable + "_FILE")
     for source in (variable, *described.also):
         if environ.get(source):
-            words = environ[source].split() if described.repeat else [environ[source]]
-            return _parse(described, words, source)
+            return _parse(described, described.values_in(environ[source]), source)
         if source is variable and path:
             if described.file_flag:
                 return Secret(path=Path(path))
-            content = _read_file(Path(path))
-            return _parse(described, content.split() if described.repeat else [content], f"{variable}_FILE")
+            return _parse(described, described.values_in(_read_file(Path(path))), f"{variable}_FILE")
     return _MISSING
 
 
