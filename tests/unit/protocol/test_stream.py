@@ -353,6 +353,24 @@ def finds(simulation: Simulation, message: Resume, leg: str = LEG) -> HostStream
     return simulation.hosts.find(message, leg, SUBJECT, simulation.now)
 
 
+def test_a_detached_stream_leaves_the_clock_until_it_is_resumed() -> None:
+    """It can tell nobody what it has delivered. The resume does, and what is delivered later is told as ever."""
+    simulation = opened()
+    (leg,) = simulation.legs
+    simulation.client_app.says(50)
+    simulation.takes(simulation.client_app, simulation.client)
+    simulation.relay_gets(leg)
+    simulation.host_gets(leg)
+    detach(simulation)
+    simulation.tick()
+    assert not simulation.clock
+    simulation.dial()
+    while not simulation.clock:
+        simulation.steps()[0]()
+    simulation.settle()
+    assert simulation.client.replay.start == 50
+
+
 def test_a_resume_needs_the_key() -> None:
     """A stream's id alone is worth nothing: the answer is the same as for no stream at all."""
     simulation = opened()

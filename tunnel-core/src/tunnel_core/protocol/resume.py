@@ -184,6 +184,7 @@ class ClientStream(Stream):
             return
         if self.broken is not None:
             self._say(Reset(self.id, self.broken[1]))
+            self._tick_later()
             return
         self._skip = self.received - self._asked
         self._replay(message.received)

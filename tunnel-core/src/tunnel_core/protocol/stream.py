@@ -226,7 +226,10 @@ class Stream:
 
     def tick(self) -> bool:
         """Say what is due. False once nothing is, and the clock may forget the stream."""
-        if self.phase is Phase.RESETTING and self.link is not None:
+        if self.link is None:
+            self._ticking = False  # nobody to tell; the next leg starts the clock again
+            return False
+        if self.phase is Phase.RESETTING:
             self._patience -= 1
             if not self._patience:
                 self.expire("")
@@ -361,6 +364,7 @@ class Stream:
         if self._eof:
             self._say(Fin(self.id, self.replay.end))
         self._ack(1, again=True)
+        self._tick_later()
 
     def _replay(self, offset: int) -> None:
         """Carry on after a resume: the other end received everything below `offset`."""
