@@ -127,9 +127,9 @@ class _End:
         self.leg = leg
         self._queue = queue
 
-    def send_data(self, data: Payload) -> None:
+    def send(self, pieces: Sequence[Payload], size: int) -> None:
         if not self.leg.cut:
-            self._queue.append(bytes(data))
+            self._queue.append(b"".join(pieces))
 
     def send_message(self, message: Message, *, linger: bool = False) -> None:
         if not self.leg.cut:

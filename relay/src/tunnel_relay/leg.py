@@ -123,7 +123,7 @@ class RelayLeg(Leg):
         if peer is not None:
             self.stream_bytes += size
             # Unmasked, they are pieces of their own: nothing is read into them again.
-            peer.send_pieces(pieces, size)
+            peer.send(pieces, size)
         elif self.deserted:
             self.lost("nobody takes what it brings")
         elif not self.open:

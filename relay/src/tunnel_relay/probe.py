@@ -56,7 +56,7 @@ class ProbeLeg(Leg):
         if self._left < 0:
             self.violated(CloseCode.POLICY_VIOLATION, "more than a probe may send")
             return
-        self.send_pieces(pieces, size)
+        self.send(pieces, size)
 
     def on_writable(self, writable: bool) -> None:
         if writable:

@@ -113,10 +113,7 @@ async def test_tiny_frames_that_wait_are_few(client: bool) -> None:
     leg, transport = connected(client=client)
 
     def send() -> None:
-        if client:
-            leg.send_data(b"x")
-        else:
-            leg.send_pieces((b"x",), 1)
+        leg.send((b"x",), 1)
 
     for _ in range(3 * MANY_WRITES):
         send()
@@ -130,7 +127,7 @@ async def test_tiny_frames_that_wait_are_few(client: bool) -> None:
         send()
         transport.takes_all()
         assert not leg.congested
-    leg.send_pieces((bytes(HIGH_WATER),), HIGH_WATER)
+    leg.send((bytes(HIGH_WATER),), HIGH_WATER)
     assert leg.congested
 
 
@@ -148,15 +145,15 @@ def lingering_texts(leg: Leg) -> None:
 
 
 def pieces(leg: Leg) -> None:
-    leg.send_pieces((bytes(5000), bytes(5000)), 10_000)
+    leg.send((bytes(5000), bytes(5000)), 10_000)
 
 
 def small_pieces(leg: Leg) -> None:
-    leg.send_pieces((bytes(500),), 500)
+    leg.send((bytes(500),), 500)
 
 
 def data(leg: Leg) -> None:
-    leg.send_data(bytes(100_000))
+    leg.send((bytes(100_000),), 100_000)
 
 
 @pytest.mark.parametrize("sends", [texts, lingering_texts, pieces, small_pieces, data])

@@ -18,9 +18,9 @@ from tunnel_core.protocol.frames import (
     Event,
     FrameReader,
     control_frame,
-    data_header,
     mask_keys,
     masked_frame,
+    plain_frame,
 )
 from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import CLIENT, OPEN, SERVER, Protocol
@@ -233,11 +233,11 @@ def test_raw_text_must_still_be_utf8() -> None:
 
 
 @MASKS
-@given(payload=payloads)
-def test_writes_what_the_oracle_reads(masked: bool, payload: bytes) -> None:
-    """One message, whole."""
-    header, sent = masked_frame(payload, next(mask_keys())) if masked else (data_header(len(payload)), payload)
-    wire = header + sent
+@given(payload=payloads, cut=st.integers(0, 200))
+def test_writes_what_the_oracle_reads(masked: bool, payload: bytes, cut: int) -> None:
+    """One message, whole, of one piece or of two."""
+    pieces = (payload[:cut], payload[cut:]) if cut < len(payload) else (payload,)
+    wire = b"".join((masked_frame if masked else plain_frame)(pieces, len(payload)))
     assert oracle(wire, masked=masked) == ([payload] if payload else [], False)
 
 

@@ -293,7 +293,7 @@ class Doctor:
             async with asyncio.timeout(PATIENCE):
                 while leg.echoed < PROBE_BYTES and leg.open:
                     while sent < PROBE_BYTES and sent - leg.echoed < MOST_IN_FLIGHT:
-                        leg.send_data(piece)
+                        leg.send((piece,), PIECE)
                         sent += PIECE
                     leg.changed.clear()
                     await leg.changed.wait()

@@ -25,9 +25,9 @@ from ..protocol.frames import (
     Event,
     FrameReader,
     control_frame,
-    data_header,
     mask_keys,
     masked_frame,
+    plain_frame,
 )
 from .buffers import READ_BUFFER
 from .fair_queue import FairQueue
@@ -58,7 +58,7 @@ PEACEFUL: Final = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS)
 _keys: Final[Iterator[bytes]] = mask_keys()
 # The kernel's copy takes up to four times as long from addresses that lie badly to its own
 # buffers. Malloc would give each payload the place of the one before: a bad one for ever.
-_last_payloads: Final[deque[bytes]] = deque(maxlen=3)
+_last_payloads: Final[deque[memoryview | bytes]] = deque(maxlen=3)
 
 
 class Monitor(Protocol):
@@ -89,6 +89,7 @@ class Leg(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._reader = FrameReader(masked=not client, text_limit=text_limit)
         self._client = client
+        self._frame = masked_frame if client else plain_frame
         self._monitor = monitor
         self.bytes_in = 0  # wire bytes that were taken
         self.bytes_out = 0
@@ -106,7 +107,7 @@ class Leg(asyncio.BufferedProtocol):
         self._queued = False  # for it
         self._join = JOIN
         self._writes = 0  # small ones, since they were looked at
-        self._corked: list[bytes] = []  # control frames that leave together, or with data
+        self._corked: list[memoryview | bytes] = []  # control frames that leave together, or with data
         self._lingering = False  # they may all wait
         self.ended = False  # nothing that comes in is handled any more
         self.silent = False  # it was given up because nothing came
@@ -169,54 +170,34 @@ class Leg(asyncio.BufferedProtocol):
             return 0
         return self._transport.get_write_buffer_size() + sum(map(len, self._corked))
 
-    def send_data(self, data: memoryview | bytes) -> None:
-        """Send one binary message of the WebSocket client."""
+    def send(self, pieces: Sequence[memoryview | bytes], size: int) -> None:
+        """Send one binary message: `size` bytes in pieces.
+
+        A WebSocket client masks them, and so has copied them when this returns. A server keeps the
+        pieces until the socket has taken them: nobody may change them.
+        """
         transport = self._transport
         if transport is None or self._close_sent:
             return
         if self.congested and self._is_full():
             return
-        header, payload = masked_frame(data, next(_keys))
-        size = len(payload)
-        self.bytes_out += size + len(header)
+        frame = self._frame(pieces, size)
+        self.bytes_out += size + len(frame[0])
         if size <= self._join:
             self._writes += 1
             if self._writes > MANY_WRITES:
                 self._look_at_writes()
             if self._corked:
-                self._corked.append(header + payload)
+                self._corked += frame
                 self._uncork()
             else:
-                transport.write(header + payload)
+                transport.write(b"".join(frame))
         else:
             self._uncork()
             if not transport.is_closing():  # asyncio's writelines, before 3.14, does not ask that itself
-                transport.writelines((header, payload))
-            _last_payloads.append(payload)
-
-    def send_pieces(self, pieces: Sequence[memoryview | bytes], size: int) -> None:
-        """Send one binary message of the server: `size` bytes in pieces that nobody will change."""
-        transport = self._transport
-        if transport is None or self._close_sent:
-            return
-        if self.congested and self._is_full():
-            return
-        header = data_header(size)
-        self.bytes_out += size + len(header)
-        if size <= self._join:
-            frame = b"".join((header, *pieces))
-            self._writes += 1
-            if self._writes > MANY_WRITES:
-                self._look_at_writes()
-            if self._corked:
-                self._corked.append(frame)
-                self._uncork()
-            else:
-                transport.write(frame)
-        else:
-            self._uncork()
-            if not transport.is_closing():
-                transport.writelines((header, *pieces))
+                transport.writelines(frame)
+            if self._client:
+                _last_payloads.append(frame[1])
 
     def send_text(self, payload: bytes, *, linger: bool = False) -> None:
         """Send a text message. One that may `linger` waits a moment for others to leave with."""

@@ -2,7 +2,7 @@
 
 `FrameReader` turns what a socket read into binary payload, which it hands on as it
 arrives (cut-through: no frame is ever reassembled, so no length can cost memory),
-and into the rare whole events: text, ping, pong, close. `data_header`, `masked_frame`
+and into the rare whole events: text, ping, pong, close. `plain_frame`, `masked_frame`
 and `control_frame` make what goes out.
 """
 
@@ -12,7 +12,7 @@ import codecs
 import os
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from websockets.exceptions import ProtocolError
@@ -37,9 +37,9 @@ __all__ = [
     "FrameReader",
     "apply_mask",
     "control_frame",
-    "data_header",
     "mask_keys",
     "masked_frame",
+    "plain_frame",
 ]
 
 CONT: Final = 0x0
@@ -414,16 +414,19 @@ _SHORT_HEADERS: Final = tuple(_header(FINAL_BINARY, length, 0) for length in ran
 _SHORT_MASKED_HEADERS: Final = tuple(_header(FINAL_BINARY, length, MASKED) for length in range(126))
 
 
-def data_header(length: int) -> bytes:
-    """The header of one whole, unmasked binary message of `length` bytes."""
-    return _SHORT_HEADERS[length] if length < 126 else _header(FINAL_BINARY, length, 0)
+_new_key: Final = mask_keys().__next__
 
 
-def masked_frame(payload: memoryview | bytes, key: bytes) -> tuple[bytes, bytes]:
-    """One whole binary message as (header, payload), masked with `key`."""
-    length = len(payload)
-    header = _SHORT_MASKED_HEADERS[length] if length < 126 else _header(FINAL_BINARY, length, MASKED)
-    return header + key, apply_mask(payload, key)
+def plain_frame(pieces: Sequence[memoryview | bytes], size: int) -> tuple[memoryview | bytes, ...]:
+    """One whole, unmasked binary message of `size` bytes: its header, and the pieces as they are."""
+    return _SHORT_HEADERS[size] if size < 126 else _header(FINAL_BINARY, size, 0), *pieces
+
+
+def masked_frame(pieces: Sequence[memoryview | bytes], size: int) -> tuple[memoryview | bytes, ...]:
+    """One whole binary message of `size` bytes: its header, and a masked copy of the pieces."""
+    key = _new_key()
+    header = _SHORT_MASKED_HEADERS[size] if size < 126 else _header(FINAL_BINARY, size, MASKED)
+    return header + key, apply_mask(pieces[0] if len(pieces) == 1 else b"".join(pieces), key)
 
 
 def control_frame(opcode: int, payload: bytes, key: bytes) -> bytes:

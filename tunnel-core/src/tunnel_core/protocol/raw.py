@@ -20,8 +20,8 @@ HIGH_WATER: Final = 256 * 1024  # bytes for the local socket at which the leg is
 class RawLink(Protocol):
     """A leg whose other side is raw, as the stream sees it."""
 
-    def send_data(self, data: Payload) -> object:
-        """Send bytes. They are only good until the call returns."""
+    def send(self, pieces: Sequence[Payload], size: int) -> object:
+        """Send `size` bytes. They are only good until the call returns."""
 
     def half_close(self) -> None:
         """Send a close frame after all that was sent; the other direction stays open until its own."""
@@ -61,7 +61,7 @@ class RawStream:
     def local_data(self, data: Payload) -> None:
         if self.link is not None:
             self.sent += len(data)
-            self.link.send_data(data)
+            self.link.send((data,), len(data))
         elif not self._over:
             # As TCP does for data to a closed socket.
             self._end(Outcome.RESET_PEER, "the raw peer has closed")

@@ -84,8 +84,8 @@ class Outcome(enum.Enum):
 class Link(Protocol):
     """The leg, as a stream sees it."""
 
-    def send_data(self, data: Payload) -> None:
-        """Send bytes of the stream. They are only good until the call returns."""
+    def send(self, pieces: Sequence[Payload], size: int) -> None:
+        """Send `size` bytes of the stream. They are only good until the call returns."""
 
     def send_message(self, message: Message, *, linger: bool = False) -> None:
         """Send a control message, in order with the data around it. With `linger` it may wait for what follows."""
@@ -191,7 +191,7 @@ class Stream:
         """Carry what the local socket read: at most `credit` bytes."""
         replay, memory = self.replay, self.replay.memory
         if self.link is not None:
-            self.link.send_data(data)
+            self.link.send((data,), len(data))
         replay.append(data)
         # Below a sixteenth it is better to wait for an ack than to read crumbs.
         if self.limit - (replay.end - replay.start) < self.limit >> 4:
@@ -360,7 +360,7 @@ class Stream:
         """Send again, on the link just attached, what the other end did not receive."""
         if self.link is not None:
             for data in self.replay.since(min(offset, self.replay.end)):
-                self.link.send_data(data)
+                self.link.send((data,), len(data))
         if self._eof:
             self._say(Fin(self.id, self.replay.end))
         self._ack(1, again=True)
