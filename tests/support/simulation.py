@@ -150,6 +150,7 @@ class Simulation:
             self.client_app,
             window=window,
             memory=self.client_memory,
+            owner="mc",
             clock=self.clock.add,
             closed=self._closed("client"),
         )
@@ -307,6 +308,7 @@ class Simulation:
                     self.host_app,
                     window=self.window,
                     memory=self.host_memory,
+                    owner=SUBJECT,
                     clock=self.clock.add,
                     closed=self._closed("host"),
                 )

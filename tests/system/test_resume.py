@@ -14,6 +14,7 @@ from support.wire import Wire
 from tunnel_core.net.liveness import LegTimes
 from tunnel_core.protocol.endpoints import new_id
 from tunnel_core.protocol.identity import resume_proof
+from tunnel_core.protocol.stream import ALWAYS, MIN_READ
 from tunnel_relay import pairing
 
 MIB = 1 << 20
@@ -294,12 +295,13 @@ async def test_replay_memory_is_bounded_for_the_agent(loop_factory: Any) -> None
         wire.shut()
         wire.cut()
         transfers = [asyncio.create_task(send(writer, 60_000, seed)) for seed, (_, writer) in enumerate(streams)]
-        await until(lambda: client.memory.used >= bound)
+        # One tunnel may have half of it, and each stream a little in any case.
+        await until(lambda: client.memory.used >= bound // 2)
         used = -1
         while used != client.memory.used:
             used = client.memory.used
             await until(lambda: len(system.events("relay unreachable")) > 0)
-        assert used <= bound + 10 * 4096
+        assert used <= bound // 2 + 10 * (ALWAYS + MIN_READ)
         await wire.open()
         for task, (reader, writer) in zip(transfers, streams, strict=True):
             (count, got), sent = await asyncio.gather(receive(reader), task)

@@ -74,6 +74,7 @@ class Session:
             self.tcp,
             window=self._agent.settings.window,
             memory=self._agent.memory,
+            owner=tunnel.name,
             clock=self._agent.clock.add,
             closed=self._closed,
         )

@@ -45,6 +45,7 @@ class Session:
                 self._tcp,
                 window=self._agent.settings.window,
                 memory=self._agent.memory,
+                owner=leg.subject,
                 clock=self._agent.clock.add,
                 closed=self._closed,
             )

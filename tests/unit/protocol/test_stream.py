@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.simulation import BLOCK, SUBJECT, WINDOW, App, Leg, Simulation
 from tunnel_core.protocol import resume
-from tunnel_core.protocol.control import MAX_REPLACED, Ack, Fin, Gone, Open, Reset, Resume, Resumed
+from tunnel_core.protocol.control import MAX_REPLACED, MIN_WINDOW, Ack, Fin, Gone, Open, Reset, Resume, Resumed
 from tunnel_core.protocol.endpoints import new_id
 from tunnel_core.protocol.identity import resume_proof, resumed_proof
 from tunnel_core.protocol.replay import GATHER, ReplayBuffer, ReplayMemory
 from tunnel_core.protocol.resume import HostStream, Refusal
-from tunnel_core.protocol.stream import HOLD_MEMORY, TRANSITIONS, Outcome, Phase, Turn
+from tunnel_core.protocol.stream import ALWAYS, HOLD_MEMORY, HOLD_WINDOW, TRANSITIONS, Outcome, Phase, Turn
 
 FINISHED = {"client": (Outcome.FINISHED, ""), "host": (Outcome.FINISHED, "")}
 
@@ -549,30 +549,27 @@ def test_an_offset_out_of_range_resets_the_stream() -> None:
         assert simulation.outcomes["host"][0] is Outcome.VIOLATION
 
 
-def test_replay_memory_is_bounded_over_all_streams() -> None:
-    """At the bound the sockets are not read; when there is room again they are."""
-    memory = ReplayMemory(100_000, BLOCK)
-    called: list[int] = []
-    buffers = [ReplayBuffer(memory) for _ in range(100)]
-    assert memory.room == 100_000
-    for buffer in buffers:
-        buffer.append(bytes(1000))
-    assert memory.room <= 0
-    memory.when_free(lambda: called.append(1))
-    buffers[0].release(1000)
-    assert not called  # not for every byte
-    for buffer in buffers[1:50]:
-        buffer.clear()
-    assert called == [1]
-
-    simulation = opened(memory=5 * BLOCK + BLOCK * 3 // 4)
-    simulation.client_app.says(500_000)
-    while not simulation.client_app.holds:
-        simulation.takes(simulation.client_app, simulation.client)
-    assert simulation.client_memory.room == 0  # what fits in no block any more is copied
-    assert simulation.client_app.holds & HOLD_MEMORY
-    finish(simulation)
-    assert simulation.host_app.read == simulation.client_app.written
+def test_a_writer_is_read_as_far_as_its_share_goes() -> None:
+    """Then it is held, and goes on as acks come. With nothing unacknowledged it is never held, even with no memory."""
+    for limit in (MIN_WINDOW, 16 * BLOCK + BLOCK // 2, 100 * BLOCK):
+        simulation = opened(memory=limit)
+        for memory in (simulation.client_memory, simulation.host_memory):
+            memory.share("another").take(limit // 2)
+        share = simulation.client.share
+        simulation.client_app.says(500_000)
+        while not simulation.client_app.holds:
+            simulation.takes(simulation.client_app, simulation.client)
+        if limit == 100 * BLOCK:
+            assert simulation.client_app.holds == HOLD_WINDOW
+        else:
+            assert simulation.client_app.holds & HOLD_MEMORY
+            assert share.room <= 0
+            assert simulation.client_memory.starved == 1
+        assert share.used <= max(limit // 6, ALWAYS) + BLOCK
+        finish(simulation)
+        assert simulation.host_app.read == simulation.client_app.written
+        assert simulation.client_memory.starved == 0
+        assert simulation.client_memory.used == limit // 2
 
 
 @given(
@@ -582,7 +579,7 @@ def test_replay_memory_is_bounded_over_all_streams() -> None:
 def test_the_replay_buffer_gives_back_what_was_put_in(steps: list[tuple[int, float, float]], block_size: int) -> None:
     """From any offset, after any release, whatever the sizes of what was read; and the memory has its blocks back."""
     memory = ReplayMemory(1 << 30, block_size)
-    buffer = ReplayBuffer(memory)
+    buffer = ReplayBuffer(memory, memory.share("somebody"))
     whole = b""
     for number, (size, release, since) in enumerate(steps):
         piece = bytes([number]) * min(size, block_size)

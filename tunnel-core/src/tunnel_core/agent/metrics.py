@@ -139,6 +139,12 @@ class AgentMetrics:
         used.set_function(lambda: memory.used)
         limit = Gauge("tunnel_agent_replay_memory_limit_bytes", "The most that may be kept.", registry=registry)
         limit.set(memory.limit)
+        starved = Gauge(
+            "tunnel_agent_starved_streams",
+            "Streams whose local socket is not read now, as their share of the memory is used up.",
+            registry=registry,
+        )
+        starved.set_function(lambda: memory.starved)
         self._ready = Gauge(
             "tunnel_agent_ready_legs", "Open legs that no stream is on.", ("tunnel",), registry=registry
         )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
+
+from .budget import Budget, Share
 
 # Small writes are gathered into blocks of this size, so that a million tiny messages
 # do not cost a million objects.
@@ -15,66 +17,45 @@ SPARE: Final = 64
 Block = bytes | bytearray | memoryview
 
 
-class ReplayMemory:
-    """The memory that all replay buffers of one agent use together: `limit` bytes at most.
+class ReplayMemory(Budget):
+    """The budget of one agent, and the blocks that its local sockets are read into.
 
-    Local sockets are read into `block`. A replay buffer keeps a block that is at least half
-    full as it is, instead of a copy; the next read goes to another then. Blocks that are not
-    needed any more are read into again, the last one first: it may still be in the cache.
-
-    At the limit nothing is dropped: whoever filled it stops reading, and is called back once
-    there is room again.
+    A replay buffer keeps a `block` that is at least half full as it is, instead of a copy; the
+    next read goes to another then. Blocks that are not needed any more are read into again, the
+    last one first: it may still be in the cache.
     """
 
     def __init__(self, limit: int, block_size: int) -> None:
-        self.limit = limit
-        self.used = 0
+        super().__init__(limit)
         self.block_size = block_size
         self.block = memoryview(bytearray(block_size))
         self._spare: list[memoryview] = []
-        self._waiting: list[Callable[[], None]] = []
-
-    @property
-    def room(self) -> int:
-        return self.limit - self.used
 
     def hand_over(self, data: memoryview | bytes) -> bool:
-        """Give the block to a replay buffer, if `data` lies in it and there is room. Returns whether it did."""
-        if not isinstance(data, memoryview) or data.obj is not self.block.obj or self.room < self.block_size:
+        """Give the block away, if `data` lies in it and there is memory for it. Returns whether it did."""
+        if not isinstance(data, memoryview) or data.obj is not self.block.obj:
             return False
-        self.used += self.block_size
+        if self.limit - self.used < self.block_size:
+            return False
         self.block = self._spare.pop() if self._spare else memoryview(bytearray(self.block_size))
         return True
 
-    def give_back(self, blocks: Iterable[Block]) -> None:
-        """Have blocks back, and all that lies in them forgotten."""
-        for block in blocks:
-            if isinstance(block, memoryview):
-                self.used -= self.block_size
-                if len(self._spare) < SPARE:
-                    self._spare.append(memoryview(block.obj))
-            else:
-                self.used -= len(block)
-        # An eighth of slack, so that a full memory does not wake everybody for each block.
-        if self._waiting and self.used <= self.limit - self.limit // 8:
-            waiting, self._waiting = self._waiting, []
-            for callback in waiting:
-                callback()
-
-    def when_free(self, callback: Callable[[], None]) -> None:
-        """Call back once, when there is room again."""
-        self._waiting.append(callback)
+    def give_back(self, block: memoryview) -> None:
+        """Have a block back, and what lies in it forgotten."""
+        if len(self._spare) < SPARE:
+            self._spare.append(memoryview(block.obj))
 
 
 class ReplayBuffer:
     """The bytes of one direction from offset `start` (acknowledged) to `end` (sent)."""
 
-    __slots__ = ("_blocks", "_skip", "end", "memory", "start")
+    __slots__ = ("_blocks", "_skip", "end", "memory", "share", "start")
 
-    def __init__(self, memory: ReplayMemory) -> None:
+    def __init__(self, memory: ReplayMemory, share: Share) -> None:
         self.start = 0
         self.end = 0
         self.memory = memory
+        self.share = share
         self._blocks: deque[Block] = deque()
         self._skip = 0  # released bytes at the front of the first block
 
@@ -84,6 +65,7 @@ class ReplayBuffer:
         memory, blocks = self.memory, self._blocks
         if size * 2 >= memory.block_size and memory.hand_over(data):
             blocks.append(data)
+            self.share.take(memory.block_size)
         else:
             last = blocks[-1] if blocks else None
             if size >= GATHER:
@@ -92,7 +74,7 @@ class ReplayBuffer:
                 last += data
             else:
                 blocks.append(bytearray(data))
-            memory.used += size
+            self.share.take(size)
         self.end += size
 
     def release(self, offset: int) -> None:
@@ -105,7 +87,7 @@ class ReplayBuffer:
             count -= len(block)
             over.append(block)
         self._skip = count
-        self.memory.give_back(over)
+        self._give_back(over)
 
     def since(self, offset: int) -> Iterator[memoryview]:
         """The bytes from `offset`, which lies between `start` and `end`.
@@ -123,4 +105,15 @@ class ReplayBuffer:
         blocks, self._blocks = self._blocks, deque()
         self.start = self.end
         self._skip = 0
-        self.memory.give_back(blocks)
+        self._give_back(blocks)
+
+    def _give_back(self, blocks: Collection[Block]) -> None:
+        memory, size = self.memory, 0
+        for block in blocks:
+            if isinstance(block, memoryview):
+                memory.give_back(block)
+                size += memory.block_size
+            else:
+                size += len(block)
+        if size:
+            self.share.take(-size)

@@ -50,10 +50,13 @@ class ClientStream(Stream):
         *,
         window: int,
         memory: ReplayMemory,
+        owner: str,
         clock: Callable[[Stream], None],
         closed: Callable[[Outcome, str], None],
     ) -> None:
-        super().__init__(new_id(), new_id(), local, window=window, memory=memory, clock=clock, closed=closed)
+        super().__init__(
+            new_id(), new_id(), local, window=window, memory=memory, owner=owner, clock=clock, closed=closed
+        )
         self.candidate: Link | None = None  # the leg whose `resume` is not answered yet
         self.instance = ""  # the host-agent that has the stream; "" until `paired` told
         self._opened = False
@@ -116,6 +119,7 @@ class ClientStream(Stream):
         raw = RawStream(self.local, link, closed, sent=self.replay.end, eof=self._eof)
         self._turn(Turn.END)
         self.replay.clear()
+        self.share.close()
         self.local.release(HOLD_WINDOW | HOLD_MEMORY)
         return raw
 
@@ -209,6 +213,7 @@ class HostStream(Stream):
         *,
         window: int,
         memory: ReplayMemory,
+        owner: str,
         clock: Callable[[Stream], None],
         closed: Callable[[Outcome, str], None],
     ) -> None:
@@ -218,6 +223,7 @@ class HostStream(Stream):
             local,
             window=window,
             memory=memory,
+            owner=owner,
             clock=clock,
             closed=closed,
         )

@@ -92,11 +92,14 @@ class Link(Protocol):
 
 
 MIN_READ: Final = 4096
+# Bytes that a stream may have unacknowledged however little memory there is. So each goes on as long
+# as its far end reads: it waits for acks of its own, and never for somebody else's.
+ALWAYS: Final = 16 * 1024
 RESET_PATIENCE: Final = 10  # ticks that the answer to a `reset` may take: 5 s
 
 # Why a local socket is not read at the moment. It is read when none of these holds.
 HOLD_WINDOW: Final = 1  # as much as the window allows is unacknowledged
-HOLD_MEMORY: Final = 2  # the agent's replay memory is used up
+HOLD_MEMORY: Final = 2  # as much as its share of the agent's memory allows is
 HOLD_LINK: Final = 4  # the leg does not take more
 
 
@@ -142,6 +145,7 @@ class Stream:
         *,
         window: int,
         memory: ReplayMemory,
+        owner: str,
         clock: Callable[[Stream], None],
         closed: Callable[[Outcome, str], None],
     ) -> None:
@@ -152,7 +156,8 @@ class Stream:
         self.phase = Phase.OPENING
         self.window = window  # bytes this end is ready to hold, each way
         self.limit = EARLY_DATA  # bytes that may be unacknowledged: what both ends will hold
-        self.replay = ReplayBuffer(memory)
+        self.share = memory.share(owner)
+        self.replay = ReplayBuffer(memory, self.share)
         self.received = 0  # offset below which everything came in
         self.replayed = 0  # bytes that resumes sent again
         self._lost_at = 0  # offset up to which bytes were sent when the last link went
@@ -174,13 +179,12 @@ class Stream:
     def credit(self) -> int:
         """Bytes that may be read from the local socket now.
 
-        At least a little while the socket is not held: a full memory holds it after the
-        next read, not before.
+        At least a little while the socket is not held: it is held after a read, not before.
         """
         replay = self.replay
-        memory = replay.memory
         window = self.limit - (replay.end - replay.start)
-        return window if memory.used + window <= memory.limit else min(window, max(memory.room, MIN_READ))
+        room = self.share.room
+        return window if window <= room else min(window, max(room, MIN_READ))
 
     @property
     def sent(self) -> int:
@@ -189,16 +193,17 @@ class Stream:
 
     def local_data(self, data: Payload) -> None:
         """Carry what the local socket read: at most `credit` bytes."""
-        replay, memory = self.replay, self.replay.memory
+        replay = self.replay
         if self.link is not None:
             self.link.send((data,), len(data))
         replay.append(data)
+        unacknowledged = replay.end - replay.start
         # Below a sixteenth it is better to wait for an ack than to read crumbs.
-        if self.limit - (replay.end - replay.start) < self.limit >> 4:
+        if self.limit - unacknowledged < self.limit >> 4:
             self.local.hold(HOLD_WINDOW)
-        if memory.used >= memory.limit:
+        if self.share.room <= 0 and unacknowledged >= ALWAYS:
+            self.share.starve(True)
             self.local.hold(HOLD_MEMORY)
-            memory.when_free(self._memory_free)
 
     def local_eof(self) -> None:
         """The local socket ended its direction."""
@@ -304,6 +309,9 @@ class Stream:
             replay.release(received)
             if self.limit - (replay.end - replay.start) >= self.limit >> 3:
                 self.local.release(HOLD_WINDOW)
+            if self.share.starved and (self.share.room >= ALWAYS or replay.end - received < ALWAYS):
+                self.share.starve(False)
+                self.local.release(HOLD_MEMORY)
         self._finish_if_done()
 
     def _on_fin(self, sent: int) -> None:
@@ -410,10 +418,8 @@ class Stream:
         else:
             self.local.abort()
         self.replay.clear()
+        self.share.close()
         self._closed(outcome, reason)
 
     def _turn(self, turn: Turn) -> None:
         self.phase = TRANSITIONS[self.phase, turn]
-
-    def _memory_free(self) -> None:
-        self.local.release(HOLD_MEMORY)
