@@ -14,7 +14,7 @@ from bench.figures.scale import PLAYERS
 from bench.report import chart, document, terminal
 from bench.results import Results, Run
 
-HAND = "# Benchmarks\n\nBy hand.\n\n<!-- bench:tunnels -->\nold\n<!-- bench:end -->\n\n## Tuning log\n\n- kept\n"
+HAND = "# Benchmarks\n\nBy hand.\n\n<!-- bench:tunnels -->\nold\n<!-- bench:end -->\n\n## How to read them\n\n- kept\n"
 
 
 def session() -> list[Run]:
@@ -50,7 +50,7 @@ def test_the_document_says_what_was_measured(tmp_path: Path) -> None:
     assert "- ssh is missing: no key" in text
     assert "`make bench`, now: medians of 2 rounds" in text
     assert "a CPU" in text
-    assert text.endswith("## Tuning log\n\n- kept\n")
+    assert text.endswith("## How to read them\n\n- kept\n")
     ET.fromstring(path.with_suffix(".svg").read_text())
 
 
