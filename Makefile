@@ -70,14 +70,15 @@ SOAK ?= 600
 soak: $(VENV)/tools ## 50 streams under random faults; what leaks, what is lost (SOAK=3600: seconds)
 	PYTHONPATH=.:tests $(BIN)/python -m soak --seconds $(SOAK)
 
-# Seconds of each of the two fuzzers.
+# Seconds of each of the three fuzzers.
 FUZZ ?= 60
 
-fuzz: $(VENV)/tools requirements-fuzz.txt ## look for inputs that break the frame reader or the messages (FUZZ=900: seconds of each)
+fuzz: $(VENV)/tools requirements-fuzz.txt ## look for inputs that break what reads strangers' bytes (FUZZ=900: seconds of each)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-fuzz.txt
-	mkdir -p build/fuzz/frames build/fuzz/messages
+	mkdir -p build/fuzz/frames build/fuzz/messages build/fuzz/sniff
 	$(BIN)/python -m fuzz.frames build/fuzz/frames fuzz/corpus/frames -max_total_time=$(FUZZ) -max_len=4096 -artifact_prefix=build/fuzz/
 	$(BIN)/python -m fuzz.messages build/fuzz/messages fuzz/corpus/messages -keep_seed=1 -max_total_time=$(FUZZ) -artifact_prefix=build/fuzz/
+	$(BIN)/python -m fuzz.sniff build/fuzz/sniff fuzz/corpus/sniff -max_total_time=$(FUZZ) -max_len=4200 -artifact_prefix=build/fuzz/
 
 sbom: requirements-security.txt $(VENV)/tools ## write a CycloneDX bill of materials for each service to build/sbom/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-security.txt

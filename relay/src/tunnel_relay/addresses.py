@@ -1,12 +1,13 @@
-"""Whose address counts: what trusted proxies say of the client, and what counts as one address. Pure."""
+"""Whose address counts: what trusted proxies say of the client. Pure."""
 
 from __future__ import annotations
 
-import functools
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
+
+from tunnel_core.protocol.addresses import address_key, parse_ip
 
 MAX_ELEMENT: Final = 500  # characters of one element of `Forwarded`: a real one has 100
 
@@ -15,20 +16,6 @@ MAX_ELEMENT: Final = 500  # characters of one element of `Forwarded`: a real one
 _PAIR: Final = r'([!#$%&*+.^_`|~0-9A-Za-z-]+)=(?:([^\s",;\\]+)|"((?:[^"\\]|\\.)*)")'
 _FIND_PAIRS: Final = re.compile(_PAIR)
 _ELEMENT: Final = re.compile(rf"\s*(?:{_PAIR}\s*)?(?:;\s*(?:{_PAIR}\s*)?)*")
-
-
-@functools.lru_cache(maxsize=1024)
-def address_key(address: str) -> str:
-    """What counts as one address: IPv4 whole, of IPv6 the /64 that one subscriber has."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.ipv4_mapped is not None:
-            return str(parsed.ipv4_mapped)
-        return str(ipaddress.ip_network((parsed, 64), strict=False))
-    return address
 
 
 class ClientAddress:
@@ -99,9 +86,5 @@ def _without_port(text: str) -> str | None:
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
         text = text.partition(":")[0]
-    try:
-        parsed = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
-    return str(mapped or parsed)
+    parsed = parse_ip(text)
+    return None if parsed is None else str(parsed)

@@ -7,43 +7,21 @@ needs and far below what hurts (docs/security.md has the table).
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from http import HTTPStatus
 from typing import Final
 
+from tunnel_core.protocol.addresses import address_key
 from tunnel_core.protocol.tokens import Grant
+from tunnel_core.protocol.tries import Tries
 
 from .access import Denied
-from .addresses import address_key
 from .settings import RelaySettings
 
-REMEMBERED: Final = 10_000  # addresses whose tries are counted: 2 MB; the oldest go first
 RETRY_AFTER: Final = 5  # seconds: what is full may have room again soon
 SPARE_RESUMES: Final = 8  # legs that died without a word count until that is noticed, and a token may have few streams
 HELD_ITEM: Final = 100  # bytes of memory that a message which waits takes besides its own
 SHARES: Final = 4  # nobody gets more than this part of the memory for what waits: 250 streams' early data, by default
-
-
-class Tries:
-    """Counts what each address has tried: up to `burst` times at once, and once more every `refill` seconds."""
-
-    def __init__(self, burst: int, refill: float) -> None:
-        self._burst = burst
-        self._refill = refill
-        self._spent: OrderedDict[str, tuple[float, float]] = OrderedDict()  # address → (tries spent, when)
-
-    def take(self, address: str, now: float) -> int:
-        """This address tries once. The seconds until it may, if that is one too many; else 0."""
-        spent, then = self._spent.get(address, (0.0, now))
-        spent = max(0.0, spent - (now - then) / self._refill)
-        missing = spent - (self._burst - 1)
-        if missing > 0:
-            return 1 + int(missing * self._refill)
-        self._spent[address] = spent + 1, now
-        self._spent.move_to_end(address)
-        if len(self._spent) > REMEMBERED:
-            self._spent.popitem(last=False)
-        return 0
 
 
 class Limits:

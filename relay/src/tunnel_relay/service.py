@@ -16,6 +16,7 @@ from tunnel_core.net.http import HttpServer
 from tunnel_core.net.liveness import LegMonitor, LegTimes
 from tunnel_core.net.sockets import Address
 from tunnel_core.protocol.frames import CloseCode
+from tunnel_core.protocol.tries import Tries
 from tunnel_core.service import logs
 from tunnel_core.service.admin import AdminServer, health
 from tunnel_core.service.metrics import ProcessMetrics
@@ -25,7 +26,7 @@ from .access import Access
 from .addresses import ClientAddress
 from .admission import Admission
 from .leg import RelayLeg
-from .limits import RETRY_AFTER, Limits, Tries
+from .limits import RETRY_AFTER, Limits
 from .metrics import RelayMetrics
 from .pages.routes import Routes
 from .pages.site import Site

@@ -10,7 +10,7 @@ from tunnel_core.protocol.control import EARLY_DATA
 from tunnel_core.protocol.tokens import Grant
 from tunnel_core.service.settings import Secret
 from tunnel_relay.access import Denied
-from tunnel_relay.limits import REMEMBERED, SHARES, SPARE_RESUMES, Limits, Tries
+from tunnel_relay.limits import SHARES, SPARE_RESUMES, Limits
 from tunnel_relay.settings import RelaySettings
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"
@@ -169,16 +169,3 @@ def test_one_subscriber_is_one_address() -> None:
     """Whoever has a /64 does not get 2^64 times the tries."""
     limit = limits(max_failed_logins=2)
     assert [limit.login_failed(f"2001:db8::{number}", 0.0) > 0 for number in range(3)] == [False, False, True]
-
-
-def test_tries_are_forgotten_in_time_and_in_number() -> None:
-    """No address is slowed down for ever, and strangers do not fill the memory."""
-    tries = Tries(burst=2, refill=1.0)
-    for number in range(REMEMBERED + 10):
-        tries.take(str(number), 0.0)
-        tries.take(str(number), 0.0)
-    assert len(tries._spent) == REMEMBERED
-    newest = str(REMEMBERED + 9)
-    assert tries.take(newest, 0.0) > 0
-    assert tries.take(newest, 2.0) == 0
-    assert tries.take("0", 0.0) == 0, "the oldest went first"

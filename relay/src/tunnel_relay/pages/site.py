@@ -12,10 +12,12 @@ from typing import Final
 from tunnel_core import __version__
 from tunnel_core.net.http import Handler, Request, Response
 from tunnel_core.net.sockets import is_loopback
+from tunnel_core.protocol.addresses import address_key
+from tunnel_core.protocol.tries import Tries
 
 from ..access import Denied
-from ..addresses import ClientAddress, address_key
-from ..limits import RETRY_AFTER, Tries
+from ..addresses import ClientAddress
+from ..limits import RETRY_AFTER
 from ..metrics import RelayMetrics
 from .index import PackageIndex
 from .page import Page
