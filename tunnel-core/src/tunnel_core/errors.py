@@ -46,3 +46,7 @@ class ProtocolViolation(TunnelError):
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
         self.code = code
+
+
+class BadProxyHeader(TunnelError):
+    """A connection that ought to begin with a PROXY header does not."""
