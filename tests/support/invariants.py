@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from client_agent.service import ClientAgent
 from host_agent.service import HostAgent
 from tunnel_core.protocol.raw import RawStream
+from tunnel_relay.leg import RelayLeg
 from tunnel_relay.pairing import Pairing
 
 
@@ -32,6 +33,7 @@ def wrong_pairs(pairing: Pairing) -> Iterator[str]:
         peer = leg.peer
         if peer is None:
             continue
+        assert isinstance(peer, RelayLeg), "legs are paired with legs"
         if peer.peer is not leg or peer not in pairing.legs:
             yield f"relay: a {leg.role} leg whose peer is gone"
         elif leg.v1 and peer.v1 and (leg.ended or peer.ended):

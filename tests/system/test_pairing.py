@@ -22,7 +22,8 @@ from tunnel_core.net.liveness import LegTimes
 from tunnel_core.protocol.endpoints import Role, new_id
 from tunnel_core.protocol.identity import instance_of
 from tunnel_core.service.settings import Secret
-from tunnel_relay.limits import HELD_ITEM, SPARE_RESUMES
+from tunnel_relay.early import ITEM
+from tunnel_relay.limits import SPARE_RESUMES
 from websockets.frames import Opcode
 
 
@@ -114,7 +115,7 @@ async def test_what_waits_is_bounded(loop_factory: Any, v1: bool) -> None:
         for number, headers in enumerate((mine, theirs), 1):
             peer = await stack.enter_async_context(await Peer.dial(system.relay.port, "/client/mc", headers))
             await peer.send(bytes(60_000))
-            await until(lambda: system.relay._limits._held == number * (60_000 + HELD_ITEM))
+            await until(lambda: system.relay._limits._held == number * (60_000 + ITEM))
             waiting.append(peer)
         async with await Peer.dial(system.relay.port, "/client/mc", mine, v1=v1) as turned_away:
             stream = await opens(turned_away) if v1 else ""
@@ -124,7 +125,7 @@ async def test_what_waits_is_bounded(loop_factory: Any, v1: bool) -> None:
                 assert await turned_away.heard() == expected
             close_frame = await turned_away.closed()
             assert (close_frame.code, close_frame.reason) == (1013, TOO_MUCH)
-            assert system.relay._limits._held == 2 * (60_000 + HELD_ITEM)
+            assert system.relay._limits._held == 2 * (60_000 + ITEM)
             assert system.relay.pairing.waiting == 2
         await system.host({"mc": target})
         for peer in waiting:
@@ -139,7 +140,7 @@ async def test_what_waited_with_a_client_that_leaves_is_let_go(loop_factory: Any
         for role in roles:
             async with await system.dial(role) as peer:
                 await peer.send(bytes(60_000))
-                await until(lambda: system.relay._limits._held == 60_000 + HELD_ITEM)
+                await until(lambda: system.relay._limits._held == 60_000 + ITEM)
             await until(lambda: system.relay._limits._held == 0)
 
 
@@ -152,7 +153,7 @@ async def test_messages_that_wait_count_with_what_they_cost(loop_factory: Any) -
         before = system.relay._limits._held
         for _ in range(50):
             await client.send(message, Opcode.TEXT)
-        await until(lambda: system.relay._limits._held == before + 50 * (len(message) + HELD_ITEM))
+        await until(lambda: system.relay._limits._held == before + 50 * (len(message) + ITEM))
 
 
 async def test_clients_cannot_use_up_what_their_host_may_have(loop_factory: Any) -> None:

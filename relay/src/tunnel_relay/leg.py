@@ -34,7 +34,8 @@ from tunnel_core.protocol.endpoints import Role
 from tunnel_core.protocol.frames import CloseCode
 from tunnel_core.protocol.tokens import Grant
 
-from .limits import HELD_ITEM, owner
+from .early import Early, EarlyMessage
+from .limits import owner
 
 
 class Matchmaker(Protocol):
@@ -63,6 +64,34 @@ class Matchmaker(Protocol):
 
     def leg_gone(self, leg: RelayLeg) -> None:
         """The socket of `leg` is closed."""
+
+
+class Party(Protocol):
+    """The other end of a pair, as a leg sees it."""
+
+    v1: bool
+
+    @property
+    def congested(self) -> bool:
+        """Whether it is to be sent no more for now."""
+
+    def send(self, pieces: Sequence[memoryview | bytes], size: int) -> None:
+        """Send one binary message: `size` bytes in pieces that nobody will change."""
+
+    def send_text(self, payload: bytes) -> None:
+        """Send one control message."""
+
+    def half_close(self) -> None:
+        """Send the end of this direction, after all that was sent."""
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Close both directions, after all that was sent."""
+
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+
+    def unpair(self, *, deserted: bool = False) -> None:
+        """It has no peer any more. `deserted`: and what it brings from now on is lost."""
 
 
 class RelayLeg(Leg):
@@ -100,13 +129,12 @@ class RelayLeg(Leg):
         self.grant = grant
         self.subject = subject
         self.owner = owner(grant, address)  # under whom its lines, and what it holds, are counted
-        self.peer: RelayLeg | None = None
+        self.peer: Party | None = None
         self.sought = False  # a client that has asked for a host: it counts as a stream
         self.deserted = False  # the peer's socket is closed: nobody takes what this leg brings
         self.stream_bytes = 0  # that this leg brought
         self.asked: Open | Resume | None = None  # what a v1 client leg asked for last
-        self._held: list[bytes | bytearray] = []  # what came before the pairing; text marked by _Text
-        self._held_size = 0
+        self._early: Early | None = None  # what came before the pairing
 
     @property
     def paired(self) -> bool:
@@ -131,7 +159,7 @@ class RelayLeg(Leg):
         elif self.v1 and self.asked is None:
             self.violated(CloseCode.POLICY_VIOLATION, "data before a stream was opened")
         else:
-            self._hold(b"".join(pieces), text=False)
+            self._waits_with(self._hold().add_data(pieces, size))
 
     def on_text(self, payload: bytes) -> None:
         if not self.open or self.deserted:
@@ -149,14 +177,14 @@ class RelayLeg(Leg):
                 return
             if self.asked is None:
                 self.asked = message
-                self._held.append(_Text(payload))
+                size = self._hold().add_message(payload, message)
                 self._pairing.seek(self, message)
-                self._waits_with(len(payload) + HELD_ITEM)
+                self._waits_with(size)
                 return
         if self.peer is not None:
             self._pass_on(payload, message)
         elif self.asked is not None:
-            self._hold(payload, text=True)
+            self._waits_with(self._hold().add_message(payload, message))
         elif not isinstance(message, Unknown):
             self.violated(CloseCode.POLICY_VIOLATION, "a message before the leg was paired")
 
@@ -185,9 +213,7 @@ class RelayLeg(Leg):
         if peer is not None:
             # This leg closed in peace, and then its socket. As with TCP the peer may end in
             # peace, too, in its own time; what it still says is answered with a reset.
-            peer.peer = None
-            peer.deserted = True
-            peer.resume_reading()
+            peer.unpair(deserted=True)
 
     def on_writable(self, writable: bool) -> None:
         if self.peer is not None:
@@ -201,17 +227,26 @@ class RelayLeg(Leg):
     def pair(self, peer: RelayLeg, waiting: int) -> None:
         """Join this client leg to the host leg `peer`, and pass on what either brought too early."""
         self.host = peer.instance
-        for leg, other in ((self, peer), (peer, self)):
-            leg.peer = other
-            leg.carrying = True
-            leg.echo_close = leg.v1 and other.v1
+        self._begin_pair(peer)
+        peer._begin_pair(self)
         if peer.v1:
-            told = Paired(self.address, self.subject, leg=self.id, raw=not self.v1, waiting=waiting)
-            peer.send_text(encode(told))
+            paired = Paired(self.address, self.subject, leg=self.id, raw=not self.v1, waiting=waiting)
+            peer.send_text(encode(paired))
         if self.v1:
             self.send_text(encode(Paired(instance=peer.instance, raw=not peer.v1)))
-        for leg in (self, peer):
-            leg.pass_on_held()
+        self._pass_on_early()
+        peer._pass_on_early()
+
+    def _begin_pair(self, peer: Party) -> None:
+        self.peer = peer
+        self.carrying = True
+        self.echo_close = self.v1 and peer.v1
+
+    def unpair(self, *, deserted: bool = False) -> None:
+        self.peer = None
+        if deserted:
+            self.deserted = True
+            self.resume_reading()
 
     def refuse(self, reason: str, code: int, *, instance: str = "", retry: bool = False) -> None:
         """Turn this client away, with what it asked for; `instance` is where it may find that."""
@@ -227,39 +262,39 @@ class RelayLeg(Leg):
         """This leg is of no use to its peer any more: close that, once it has what was for it."""
         peer, self.peer = self.peer, None
         if peer is not None:
-            peer.peer = None
+            peer.unpair()
             peer.close(code, reason)
             self.close(CloseCode.NORMAL)
 
-    def _hold(self, payload: bytes, *, text: bool) -> None:
-        if not text and self._held and isinstance(self._held[-1], bytearray):
-            self._held[-1] += payload  # bytes that came one by one would take forty times their size
-            self._waits_with(len(payload))
-        else:
-            self._held.append(_Text(payload) if text else bytearray(payload))
-            self._waits_with(len(payload) + HELD_ITEM)
+    def _hold(self) -> Early:
+        if self._early is None:
+            self._early = Early()
+        return self._early
 
     def _waits_with(self, size: int) -> None:
         """`size` bytes more are held, unless the leg was paired or turned away meanwhile."""
-        if self.peer is not None or not self.open or not self._pairing.hold(self, size):
+        early = self._early
+        if self.peer is not None or early is None or not self.open or not self._pairing.hold(self, size):
             return
-        self._held_size += size
-        if self._held_size > EARLY_DATA:
+        early.size += size
+        if early.size > EARLY_DATA:
             self.pause_reading()
 
-    def _let_go(self) -> list[bytes | bytearray]:
+    def _let_go(self) -> Sequence[bytearray | EarlyMessage]:
         """Hold nothing any more. Returns what was held."""
-        self._pairing.let_go(self, self._held_size)
-        held, self._held, self._held_size = self._held, [], 0
-        return held
+        early, self._early = self._early, None
+        if early is None:
+            return ()
+        self._pairing.let_go(self, early.size)
+        return early.items
 
-    def pass_on_held(self) -> None:
+    def _pass_on_early(self) -> None:
         """Give the peer what came before there was one."""
-        for payload in self._let_go():
-            if not isinstance(payload, _Text):
-                self.on_data((bytes(payload),), len(payload))
+        for item in self._let_go():
+            if isinstance(item, bytearray):
+                self.on_data((bytes(item),), len(item))
             elif self.peer is not None:
-                self._pass_on(payload, from_client(payload))
+                self._pass_on(*item)
         if self.peer is not None and not self.peer.congested:
             self.resume_reading()
 
@@ -273,7 +308,3 @@ class RelayLeg(Leg):
             peer.half_close()
         elif isinstance(message, Reset):
             self._part(CloseCode.RESET, message.reason)
-
-
-class _Text(bytes):
-    """A held control message, among held data."""

@@ -20,7 +20,6 @@ from .settings import RelaySettings
 
 RETRY_AFTER: Final = 5  # seconds: what is full may have room again soon
 SPARE_RESUMES: Final = 8  # legs that died without a word count until that is noticed, and a token may have few streams
-HELD_ITEM: Final = 100  # bytes of memory that a message which waits takes besides its own
 SHARES: Final = 4  # nobody gets more than this part of the memory for what waits: 250 streams' early data, by default
 
 
