@@ -22,6 +22,7 @@ from tunnel_core.net.liveness import LegTimes
 from tunnel_core.net.sockets import Address
 from tunnel_core.protocol import tokens
 from tunnel_core.protocol.endpoints import Role
+from tunnel_core.protocol.tokens import TokenRole
 from tunnel_core.service import logs
 from tunnel_core.service.settings import Secret
 from tunnel_relay.service import Relay, RelayTimes
@@ -35,7 +36,7 @@ SECRET = "a-secret-for-tests-which-has-more-than-32-bytes"
 
 
 def token(
-    role: Role,
+    role: TokenRole,
     *tunnels: str,
     subject: str = "tester",
     lasts: float = 3600.0,
@@ -53,7 +54,7 @@ def token(
     )
 
 
-def bearer(role: Role, *tunnels: str, subject: str = "tester", lasts: float = 3600.0) -> dict[str, str]:
+def bearer(role: TokenRole, *tunnels: str, subject: str = "tester", lasts: float = 3600.0) -> dict[str, str]:
     """The header that carries a token."""
     return {"Authorization": f"Bearer {token(role, *tunnels, subject=subject, lasts=lasts)}"}
 

@@ -24,6 +24,7 @@ from tunnel_core.errors import AccessDenied
 from tunnel_core.net.sockets import Address
 from tunnel_core.protocol import tokens
 from tunnel_core.protocol.endpoints import INSTANCE_KEY_HEADER, SUBPROTOCOL, new_id
+from tunnel_core.protocol.tokens import TokenRole
 from tunnel_core.service.settings import Secret
 from tunnel_relay.service import RelayTimes
 
@@ -95,6 +96,39 @@ async def test_a_token_is_good_for_its_role_and_tunnels(loop_factory: Any) -> No
         for path in ("client/mc", "x/client/mc", "http:/client/mc", "/x/client/mc", "/probeXYZ/client/mc", "/probe"):
             status, reason = await refused(system, path, Authorization=f"Bearer {both}")
             assert (status, reason) == (404, "legs are at /host/TUNNEL and /client/TUNNEL")
+
+
+async def test_a_gateways_token_is_good_for_legs_of_clients(loop_factory: Any) -> None:
+    """Of the tunnels that it names, or of all; never for a host's."""
+    async with System() as system:
+        for tunnels, fine in ((("mc",), ("mc",)), (("*",), ("mc", "db"))):
+            gateway = bearer("gateway", *tunnels)
+            for tunnel in fine:
+                async with await Peer.dial(system.relay.port, f"/client/{tunnel}", gateway):
+                    pass
+            assert await refused(system, "/host/mc", **gateway) == (403, NOT_ALLOWED)
+        assert await refused(system, "/client/db", **bearer("gateway", "mc")) == (403, NOT_ALLOWED)
+
+
+@pytest.mark.parametrize("role", ["gateway", "client", None])
+async def test_only_a_gateway_names_visitors(role: TokenRole | None, loop_factory: Any) -> None:
+    """The relay takes the name out of what anybody else opens, and leaves all else in it."""
+    access: dict[str, Any] = {} if role else {"auth": "none", "secret": Secret()}
+    opening = {"stream": "1" * 32, "key": "2" * 32, "window": 65536, "source": "203.0.113.7:51234", "later": [1]}
+    async with System(**access) as system:
+        host = await Peer.dial(system.relay.port, "/host/mc", bearer("host"), v1=True)
+        client = await Peer.dial(system.relay.port, "/client/mc", bearer(role) if role else {}, v1=True)
+        async with host, client:
+            await client.say("open", **opening)
+            assert (await host.heard())["type"] == "paired"
+            passed_on = await host.heard()
+            if role != "gateway":
+                del opening["source"]
+            assert passed_on == {"type": "open", **opening}
+            # Logs tell the visitor's address, or that of whoever dialed.
+            expected = "203.0.113.7:51234" if role == "gateway" else "127.0.0.1"
+            logged = [*system.events("stream opening"), *system.events("paired")]
+            assert [line["client"] for line in logged] == [expected] * 2
 
 
 async def test_expiry_has_leeway(loop_factory: Any) -> None:

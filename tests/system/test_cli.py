@@ -279,7 +279,7 @@ BAD: list[tuple[str, tuple[str, ...], str]] = [
     ("relay", ("--secret-file", "/dev/null"), "/dev/null is empty"),
     ("relay", ("--log-level", "loud"), "--log-level: 'loud' is not one of debug, info, warning, error"),
     ("relay", ("--auth", "none", "health"), "write health first: relay health --admin-port PORT"),
-    ("relay", ("token",), "--role: write host or client"),
+    ("relay", ("token",), "--role: write host, client or gateway"),
     ("relay", ("token", "--role", "client"), "no secret: set RELAY_SECRET or write --secret-file FILE"),
     ("relay", ("secret", "please"), "unrecognized arguments: please"),
     ("host-agent", (), "no relay is given: write --relay wss://relay.example.com"),

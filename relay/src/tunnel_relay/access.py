@@ -56,7 +56,7 @@ class Access:
             raise Denied(HTTPStatus.UNAUTHORIZED, str(exc), "bad-token") from exc
         if grant.id in self._revoked:
             raise Denied(HTTPStatus.FORBIDDEN, "the token was revoked: ask for a new one", "revoked")
-        if grant.role != role or tunnel not in grant.tunnels or not grant.admits_address(address):
+        if grant.leg_role != role or not grant.is_for(tunnel) or not grant.admits_address(address):
             # One answer for all three: it tells nothing about tunnels that are not the asker's.
             raise Denied(HTTPStatus.FORBIDDEN, "the token does not allow this", "not-allowed")
         return grant

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast, get_args
 
 from tunnel_core import __version__
 from tunnel_core.errors import AccessDenied, UsageError
@@ -38,7 +38,8 @@ examples:
   relay secret --output secret                            # once
   relay --secret-file secret                              # serve
   relay token --secret-file secret --role host --tunnel mc --expires 365d > mc.token
-  relay token --secret-file secret --role client --tunnel mc --expires 7d --subject alex"""
+  relay token --secret-file secret --role client --tunnel mc --expires 7d --subject alex
+  relay token --secret-file secret --role gateway --tunnel '*' --expires 365d > gateway.token"""
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -103,8 +104,17 @@ def _add_token_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--show", metavar="TOKEN", help="print what a token says, and its id; - reads it from the input"
     )
-    parser.add_argument("--role", metavar="ROLE", help="host: may offer the tunnel; client: may use it")
-    parser.add_argument("--tunnel", action="append", metavar="NAME", help=f"repeats (default: {DEFAULT_TUNNEL})")
+    parser.add_argument(
+        "--role",
+        metavar="ROLE",
+        help="host: may offer the tunnel; client: may use it; gateway: may use it for visitors, and say who they are",
+    )
+    parser.add_argument(
+        "--tunnel",
+        action="append",
+        metavar="NAME",
+        help=f"repeats; '*' in a gateway's: all (default: {DEFAULT_TUNNEL})",
+    )
     parser.add_argument("--expires", default="7d", metavar="TIME", help="from now, such as 12h or 30d (default: 7d)")
     parser.add_argument("--subject", metavar="NAME", help="whose it is, for the logs (default: the role)")
     parser.add_argument("--streams", metavar="N", help="streams it may have at once (default: what the relay allows)")
@@ -131,18 +141,19 @@ def _show(given: str) -> str:
 
 def _token(loaded: RelaySettings, flags: argparse.Namespace) -> str:
     if not flags.role:
-        raise UsageError("--role: write host or client")
+        raise UsageError("--role: write host, client or gateway")
     if not loaded.secret:
         raise UsageError("no secret: set RELAY_SECRET or write --secret-file FILE ('relay secret' makes one)")
+    role = _checked("--role", settings.choice(*get_args(tokens.TokenRole)), flags.role)
     names = flags.tunnel or [DEFAULT_TUNNEL]
+    anywhere = role == "gateway" and names == [tokens.ANY_TUNNEL]
     for name in names:
-        if not is_tunnel(name):
+        if not anywhere and not is_tunnel(name):
             raise UsageError(f"--tunnel: '{name}' is not a tunnel's name: write up to 63 of a-z, 0-9 and -")
-    role = _checked("--role", settings.choice("host", "client"), flags.role)
     known = tokens.parse_secrets(loaded.secret.read())
     token = tokens.issue(
         known[0],
-        role="host" if role == "host" else "client",
+        role=cast("tokens.TokenRole", role),
         tunnels=names,
         subject=flags.subject or role,
         expires=time.time() + _checked("--expires", settings.seconds(1, 10 * 365 * 86400), flags.expires),

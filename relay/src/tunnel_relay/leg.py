@@ -29,6 +29,7 @@ from tunnel_core.protocol.control import (
     encode,
     from_client,
     from_host,
+    without_source,
 )
 from tunnel_core.protocol.endpoints import Role
 from tunnel_core.protocol.frames import CloseCode
@@ -126,6 +127,7 @@ class RelayLeg(Leg):
         self.instance = instance  # of a v1 host leg
         self.host: str | None = None  # the instance of the host that a client leg was paired with
         self.address = address
+        self.client = address  # for logs: whom a gateway names, else who dialed
         self.grant = grant
         self.subject = subject
         self.owner = owner(grant, address)  # under whom its lines, and what it holds, are counted
@@ -172,6 +174,12 @@ class RelayLeg(Leg):
         if isinstance(message, Refused) and (message.retry or message.instance):
             self.violated(CloseCode.POLICY_VIOLATION, "only a relay knows whether something was passed on")
             return
+        if isinstance(message, Open) and message.source:
+            if self.grant is not None and self.grant.may_name_visitors:
+                self.client = message.source
+            else:
+                message.source = ""
+                payload = without_source(payload)
         if isinstance(message, Open | Resume):
             if not self._pairing.begin(self, message):
                 return

@@ -95,7 +95,7 @@ class Pairing:
         may = self._limits.may_open if isinstance(message, Open) else self._limits.may_resume
         if leg.asked is None and not may(leg.grant):
             return self._turn_away(leg, message, "streams-per-token", TOO_MANY_STREAMS)
-        log, tunnel, client = self._log.by(leg.owner), leg.tunnel, leg.address
+        log, tunnel, client = self._log.by(leg.owner), leg.tunnel, leg.client
         if isinstance(message, Open):
             log.info("stream opening", tunnel=tunnel, stream=message.stream, client=client, subject=leg.subject)
         else:
@@ -185,7 +185,7 @@ class Pairing:
             "paired",
             tunnel=client.tunnel,
             stream=client.asked.stream if client.asked is not None else "raw",
-            client=client.address,
+            client=client.client,
             host=host.address,
             waited_ms=round(waited * 1000),
         )

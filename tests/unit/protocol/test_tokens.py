@@ -56,6 +56,22 @@ def test_what_is_issued_is_granted() -> None:
     assert (first.streams, first.networks) == (None, ())
 
 
+def test_a_gateway_may_use_tunnels_and_name_visitors() -> None:
+    """It dials legs as a client does, to the tunnels of its token, or with `*` alone to all; nobody else has that."""
+    some, anywhere = (
+        tokens.verify(
+            tokens.issue(SECRET, role="gateway", tunnels=tunnels, subject="x", expires=NOW + 60), [SECRET], NOW
+        )
+        for tunnels in (["mc", "db"], ["*"])
+    )
+    assert (some.leg_role, some.may_name_visitors) == ("client", True)
+    assert [some.is_for("db"), some.is_for("web"), anywhere.is_for("web")] == [True, False, True]
+    assert refused(signed(role="client", tunnels=["*"])) == tokens.NOT_VALID
+    assert refused(signed(role="gateway", tunnels=["mc", "*"])) == tokens.NOT_VALID
+    client = tokens.verify(signed(), [SECRET], NOW)
+    assert not client.may_name_visitors
+
+
 # As tokens and secrets arrive. `{}` is the thing itself.
 DELIVERED = [
     "{}\n", "{}\r\n", "  {} ", "\ufeff{}", "\udcff\udcfe{}\r", '"{}"', "'{}'\n", "“{}”", "`{}`", " '\"{}\"' ", "<{}>",

@@ -94,10 +94,10 @@ class Credentials:
         """Raise UsageError if what was given cannot be used, as far as one can tell without the relay."""
         if self._token:
             grant = self.grant()
-            if grant.role != self._role:
+            if grant.leg_role != self._role:
                 raise UsageError(f"this token is for a {grant.role}: ask for one made with --role {self._role}")
             for tunnel in tunnels:
-                if tunnel not in grant.tunnels:
+                if not grant.is_for(tunnel):
                     raise UsageError(f"this token is for tunnel {', '.join(grant.tunnels)}, not for {tunnel}")
         elif self._secret:
             tokens.parse_secrets(self._secret.read())

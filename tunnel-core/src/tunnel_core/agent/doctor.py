@@ -217,10 +217,10 @@ class Doctor:
         except UsageError as exc:
             raise Failed(str(exc), "ask whoever runs the relay for a token: relay token …") from exc
         told = f"{grant.subject}: {grant.role} of {', '.join(grant.tunnels)}"
-        if grant.role != self.role:
+        if grant.leg_role != self.role:
             raise Failed(told, f"this is a {self.role}-agent: ask for a token with --role {self.role}")
         for tunnel in self.tunnels:
-            if tunnel not in grant.tunnels:
+            if not grant.is_for(tunnel):
                 raise Failed(told, f"ask for a token that has --tunnel {tunnel}")
         return told
 

@@ -9,7 +9,7 @@ import functools
 import ipaddress
 import re
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import jwt
 import msgspec
@@ -34,6 +34,8 @@ _LABEL: Final = re.compile(
 )
 _TOKEN: Final = re.compile(r"[\w-]+\.[\w-]+\.[\w-]{43}", re.ASCII)  # the signature is 32 bytes in base64url
 
+ANY_TUNNEL: Final = "*"  # instead of names, in the token of a gateway
+TokenRole = Literal["host", "client", "gateway"]  # a gateway dials legs as a client does
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -41,12 +43,26 @@ class Grant(Struct, frozen=True, rename={"subject": "sub", "expires": "exp", "id
     """What a token says. The renamed fields are the JWT's registered claims (RFC 7519 section 4.1)."""
 
     subject: Annotated[str, Meta(min_length=1, max_length=200)]
-    role: Role
+    role: TokenRole
     tunnels: Annotated[tuple[Annotated[str, Meta(max_length=63)], ...], Meta(min_length=1, max_length=50)]
     expires: float  # seconds since the epoch
     id: Annotated[str, Meta(min_length=1, max_length=64)]
     streams: Annotated[int, Meta(ge=1)] | None = None  # at once
     networks: Annotated[tuple[str, ...], Meta(max_length=50)] = ()  # where its legs may come from; empty: anywhere
+
+    @property
+    def leg_role(self) -> Role:
+        """In which role it may dial legs."""
+        return "host" if self.role == "host" else "client"
+
+    @property
+    def may_name_visitors(self) -> bool:
+        """Whether what it says in `open.source` is believed."""
+        return self.role == "gateway"
+
+    def is_for(self, tunnel: str) -> bool:
+        """Whether it is for this tunnel."""
+        return tunnel in self.tunnels or self.tunnels == (ANY_TUNNEL,)
 
     def admits_address(self, address: str) -> bool:
         """Whether a leg may come from this IP address."""
@@ -120,7 +136,7 @@ def parse_network(text: str) -> str:
 def issue(
     secret: bytes,
     *,
-    role: Role,
+    role: TokenRole,
     tunnels: Sequence[str],
     subject: str,
     expires: float,
@@ -182,7 +198,8 @@ def _signed(token: str, secrets: tuple[bytes, ...]) -> Grant:
                 ipaddress.ip_network(network)
         except ValueError as exc:  # msgspec.ValidationError is one
             raise AccessDenied(NOT_VALID) from exc
-        if not all(is_tunnel(name) for name in grant.tunnels):
+        anywhere = grant.role == "gateway" and grant.tunnels == (ANY_TUNNEL,)
+        if not anywhere and not all(is_tunnel(name) for name in grant.tunnels):
             raise AccessDenied(NOT_VALID)
         return grant
     raise AccessDenied(NOT_VALID)
