@@ -62,7 +62,7 @@ test: $(VENV)/tools ## run the tests
 test-faults: $(VENV)/tools ## kill, cut and freeze real processes while they carry (25 minutes)
 	$(BIN)/python -m pytest tests/faults -m faults -s
 	PYTHONASYNCIODEBUG=1 $(BIN)/python -X dev -W error -m pytest tests/system
-	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/unit/protocol tests/hostile/test_garbage.py --timeout 1200
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/unit/protocol tests/unit/client tests/hostile/test_garbage.py --timeout 1200
 
 # Seconds of faults; it takes up to five minutes more until all has come to rest.
 SOAK ?= 600

@@ -12,6 +12,11 @@ def run() -> None:
         from tunnel_core.service import health
 
         sys.exit(health.main("client-agent", "CLIENT_AGENT", sys.argv[2:], os.environ, None))
+    if sys.argv[1:2] == ["join"]:  # in the image, where this is the only command
+        from .join import __main__ as join
+
+        del sys.argv[1]
+        join.run()
     from tunnel_core.service.run import command
 
     from .cli import main

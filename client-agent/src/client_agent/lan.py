@@ -29,6 +29,12 @@ def announcement(name: str, port: int) -> bytes:
     return f"[MOTD]{name.translate({91: '(', 93: ')'})}[/MOTD][AD]{port}[/AD]".encode()
 
 
+def default_address() -> str:
+    """The default interface's address, as the system chooses it for the group. Empty if there is none."""
+    source = source_address(GROUP)
+    return "" if source is None or sockets.is_loopback(source) else source
+
+
 class LanWorld:
     """One tunnel in the list. `start` and `stop` belong to the service that it is announced for.
 
@@ -61,7 +67,7 @@ class LanWorld:
 
     def start(self) -> None:
         """Open what it takes, at once as far as that is possible."""
-        self._open(self._source())
+        self._open(default_address())
         self._running = asyncio.get_running_loop().create_task(self._run())
 
     async def stop(self) -> None:
@@ -79,16 +85,10 @@ class LanWorld:
             await asyncio.sleep(INTERVAL)
             if loop.time() - looked >= LOOK:
                 looked = loop.time()
-                source = self._source()
+                source = default_address()
                 if source != self.address or not source:
                     await self._close()
                     self._open(source)
-
-    @staticmethod
-    def _source() -> str:
-        """The default interface's address, as the system chooses it for the group. Empty if there is none."""
-        source = source_address(GROUP)
-        return "" if source is None or sockets.is_loopback(source) else source
 
     def _open(self, source: str) -> None:
         if not source:

@@ -9,6 +9,7 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import msgspec
 import pytest
 from hypothesis import given
@@ -122,11 +123,12 @@ def test_it_is_understood_as_it_was_passed_on(wrapping: str) -> None:
 
 
 def test_damage_is_noticed() -> None:
-    """10,000 links, each damaged in one or several places: one line, or the invite as it was."""
+    """Links, each damaged in one or several places: one line, or the invite as it was. 10,000 where there is time."""
     chance = random.Random(15)
     letters = "ABCxyz019-_.#/:%= \n"
     refusals = 0
-    for _ in range(10_000):
+    count = 10_000 if hypothesis.settings().max_examples > 1000 else 1000
+    for _ in range(count):
         text = list(LINK)
         for _ in range(chance.choice((1, 1, 2, 5))):
             at = chance.randrange(len(text))
@@ -145,7 +147,7 @@ def test_damage_is_noticed() -> None:
         except UsageError as exc:
             refusals += 1
             assert "\n" not in str(exc)
-    assert refusals > 9_000
+    assert refusals > count * 0.9
 
 
 def test_a_link_that_was_cut() -> None:

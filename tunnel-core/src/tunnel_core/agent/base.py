@@ -57,7 +57,7 @@ class Agent:
         self.failed: asyncio.Future[TunnelError] = asyncio.get_running_loop().create_future()
         self.memory = ReplayMemory(settings.replay_memory, FRAME_SIZE)
         self.clock = StreamClock()
-        registry = CollectorRegistry()
+        self.registry = registry = CollectorRegistry()
         process = ProcessMetrics(registry, f"{role}-agent", loop_name())
         self.metrics = AgentMetrics(registry, TunnelLabels(), self.memory, self.carried)
         self.monitor = LegMonitor(
@@ -140,6 +140,12 @@ class Agent:
         self.dialer.restart()
 
     # The relay's comings and goings.
+
+    def absence(self) -> str | None:
+        """Why the relay is away: empty if it is not, None before the first dial has come to anything."""
+        if self.dialer.reachable:
+            return ""
+        return self._told[0] if self._told is not None else None
 
     def _relay_failed(self, reason: str) -> None:
         self.metrics.dial_failures.inc()

@@ -58,10 +58,17 @@ def raise_descriptor_limit() -> int:
     return max(soft, wanted)
 
 
-def serve(make: Callable[[], Service]) -> int:
-    """Run the service that `make` makes, inside the loop, until a signal. Returns the exit code."""
+def serve(make: Callable[[], Service], failed: Callable[[TunnelError], None] | None = None) -> int:
+    """Run the service that `make` makes, inside the loop, until a signal. Returns the exit code.
+
+    `failed` tells of the error that ends it; by default the log does.
+    """
     with asyncio.Runner(loop_factory=_new_loop) as runner:
-        return runner.run(_serve(make))
+        return runner.run(_serve(make, failed or _log_failure))
+
+
+def _log_failure(error: TunnelError) -> None:
+    logs.get().error("stopped", reason=str(error))
 
 
 def complete(main: Callable[[], Coroutine[None, None, int]]) -> int:
@@ -70,13 +77,12 @@ def complete(main: Callable[[], Coroutine[None, None, int]]) -> int:
         return runner.run(main())
 
 
-async def _serve(make: Callable[[], Service]) -> int:
+async def _serve(make: Callable[[], Service], failed: Callable[[TunnelError], None]) -> int:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_unexpected)
     raise_descriptor_limit()
     stop = asyncio.Event()
     restore = _on_signals(loop, stop)
-    log = logs.get()
     try:
         service = make()
         service.failed.add_done_callback(lambda _: stop.set())
@@ -88,11 +94,11 @@ async def _serve(make: Callable[[], Service]) -> int:
         if service.failed.done():
             raise service.failed.result()
     except TunnelError as exc:
-        log.error("stopped", reason=str(exc))
+        failed(exc)
         return exc.exit_code
     finally:
         restore()
-    log.info("stopped")
+    logs.get().info("stopped")
     return 0
 
 

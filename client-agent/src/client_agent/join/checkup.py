@@ -1,0 +1,15 @@
+"""tcp-ws-tunnel doctor: says what is wrong with the way to a friend's server, and what to do."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from tunnel_core.service.run import command
+
+from .cli import doctor
+
+
+def run() -> None:
+    """The entry point."""
+    command(lambda arguments: doctor(arguments, os.environ, sys.stdin, sys.stdout))

@@ -1,0 +1,60 @@
+"""A client-agent for one invite, which talks to the friend who uses it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tunnel_core.errors import AccessDenied, TunnelError
+from tunnel_core.net import sockets
+from tunnel_core.net.sockets import ListenFailed
+
+from ..service import ClientAgent
+from ..settings import ClientSettings
+from .status import StatusLine
+
+NEXT_PORTS: Final = 10  # that are tried where the invite's is taken; then any that is free
+ASK: Final = "ask your friend for a new link, and give it with: tcp-ws-tunnel join --new"
+
+
+def free_port(address: str, wanted: int) -> int:
+    """The port `wanted`, or else the next that is free on `address`."""
+    for port in (*range(wanted, min(wanted + NEXT_PORTS, 65536)), 0):
+        try:
+            listening = sockets.listen(address, port)
+        except ListenFailed:
+            continue
+        found = int(listening[0].getsockname()[1])
+        for sock in listening:
+            sock.close()
+        return found
+    return wanted  # none is free, as whoever tries will say
+
+
+class Joined(ClientAgent):
+    """With a `status` line it says there what is to be said, and not in the log. `remarks` follow on `connected`."""
+
+    def __init__(self, settings: ClientSettings, remarks: list[str], status: StatusLine | None) -> None:
+        super().__init__(settings)
+        self._remarks = remarks
+        self._status = status
+
+    def connected(self) -> None:
+        if self._status is None:
+            super().connected()
+            return
+        ((tunnel, socks),) = self._listening
+        for line in (f"connected: {self.hint(tunnel, socks[0])}", *self._remarks):
+            self._status.say(line)
+
+    def fail(self, error: TunnelError) -> None:
+        super().fail(AccessDenied(error.reason, ASK) if isinstance(error, AccessDenied) else error)
+
+    async def start(self) -> None:
+        await super().start()
+        if self._status is not None:
+            self._status.start(self.registry, self.absence)
+
+    async def stop(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+        await super().stop()
