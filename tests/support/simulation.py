@@ -15,6 +15,9 @@ from tunnel_core.protocol.control import Message, Open, Paired, Refused, Resume,
 from tunnel_core.protocol.endpoints import new_id
 from tunnel_core.protocol.replay import ReplayMemory
 from tunnel_core.protocol.resume import ClientStream, HostStream, HostStreams, Refusal
+from tunnel_core.protocol.seal.errors import Fault, SealError
+from tunnel_core.protocol.seal.local import SealedLocal
+from tunnel_core.protocol.seal.tls import ClientTls, HostTls
 from tunnel_core.protocol.stream import Outcome, Payload, Phase, Stream
 from tunnel_relay.history import History
 
@@ -22,6 +25,9 @@ WINDOW = 64 * 1024
 INSTANCE = new_id()
 SUBJECT = "tester"
 BLOCK = 8 * 1024  # of replay memory: small, so that there are many
+
+Seals = tuple[ClientTls, HostTls]
+Carrier = Stream | SealedLocal  # what an application's socket feeds
 
 
 @functools.cache
@@ -137,30 +143,45 @@ class _End:
 
 
 class Simulation:
-    """The client-agent's and the host-agent's part in it is as short as can be; the rest is the streams'."""
+    """The client-agent's and the host-agent's part in it is as short as can be; the rest is the streams'.
 
-    def __init__(self, *, window: int = WINDOW, memory: int = 1 << 30) -> None:
+    With `seals` the stream is sealed at both ends.
+    """
+
+    def __init__(self, *, window: int = WINDOW, memory: int = 1 << 30, seals: Seals | None = None) -> None:
         self.now = 0.0
         self.client_app, self.host_app = App("client"), App("host")
         self.client_memory, self.host_memory = ReplayMemory(memory, BLOCK), ReplayMemory(memory, BLOCK)
         self.outcomes: dict[str, tuple[Outcome, str]] = {}
         self.clock: set[Stream] = set()
         self.window = window
+        self.seals = seals
+        self.faults: dict[str, Fault] = {}
+        seal = None
+        if seals is not None:
+            seal = SealedLocal(seals[0], self.client_app, largest=BLOCK, failed=self._client_seal_failed)
         self.client = ClientStream(
-            self.client_app,
+            seal or self.client_app,
             window=window,
             memory=self.client_memory,
             owner="mc",
             clock=self.clock.add,
             closed=self._closed("client"),
+            e2e=seals is not None,
         )
+        self.client_end: Carrier = seal or self.client
+        if seal is not None:
+            seal.carrier = self.client
+            seal.start()
         self.hosts = HostStreams(remember=1000)
         self.host: HostStream | None = None
+        self.host_end: Carrier | None = None
         self.history: History[Leg] = History(1000, 1000)  # the relay's
         self.connections = 0  # to the target
         self.legs: list[Leg] = []
         self.leg: Leg | None = None  # the client's attached one
         self.candidate: Leg | None = None
+        self.connecting = False  # to the target
         self.answered = False  # the target
 
     def _closed(self, name: str) -> Callable[[Outcome, str], None]:
@@ -301,17 +322,31 @@ class Simulation:
                 if self.connections:  # opened anew: the target says the same on the new connection
                     before, self.host_app = self.host_app, App("host")
                     self.host_app.written, self.host_app.ended = before.written, before.ended
-                    self.answered = False
-                self.connections += 1
+                    self.answered = self.connecting = False
+                seal = None
+                if self.seals is None:
+                    self._connects()
+                else:
+                    seal = SealedLocal(
+                        self.seals[1],
+                        self.host_app,
+                        largest=BLOCK,
+                        failed=self._host_seal_failed,
+                        sealed=self._connects,
+                        answers=self._host_answers,
+                    )
                 self.host = HostStream(
                     message,
-                    self.host_app,
+                    seal or self.host_app,
                     window=self.window,
                     memory=self.host_memory,
                     owner=SUBJECT,
                     clock=self.clock.add,
                     closed=self._closed("host"),
                 )
+                self.host_end = seal or self.host
+                if seal is not None:
+                    seal.carrier = self.host
                 self.host.link = link
                 leg.stream = self.host
                 self.hosts.add(self.host)
@@ -341,15 +376,45 @@ class Simulation:
             stream, leg.stream = leg.stream, None
             stream.link_lost()
 
+    def _connects(self) -> None:
+        """The host-agent connects to the target: at `open`, or once the seal holds."""
+        self.connections += 1
+        self.connecting = True
+
     def target_answers(self) -> None:
         """The target accepts the host-agent's connection."""
         assert self.host is not None
         self.answered = True
-        self.host.accept()
+        if self.seals is None:
+            self.host.accept()
 
     @property
     def may_answer(self) -> bool:
-        return self.host is not None and not self.answered and self.host.phase is Phase.OPENING
+        waits = self.host is not None and self.connecting and not self.answered
+        return waits and self.host is not None and self.host.phase in (Phase.OPENING, Phase.LIVE)
+
+    def host_acknowledges(self) -> int:
+        """The offset below which everything has left for the target."""
+        assert self.host is not None
+        return self.host.received - self.host.local.pending
+
+    # The seals.
+
+    def _host_answers(self) -> None:
+        assert self.host is not None
+        self.host.accept()
+
+    def _host_seal_failed(self, error: SealError) -> None:
+        assert self.host is not None
+        self.faults["host"] = error.fault
+        if self.host.phase is Phase.OPENING:
+            self.host.refuse(str(error))
+        else:
+            self.host.local_broken(str(error), Outcome.SEAL_BROKEN)
+
+    def _client_seal_failed(self, error: SealError) -> None:
+        self.faults["client"] = error.fault
+        self.client.local_broken(str(error), Outcome.SEAL_BROKEN)
 
     # The network.
 
@@ -363,11 +428,11 @@ class Simulation:
 
     # The applications.
 
-    def takes(self, app: App, stream: Stream) -> None:
+    def takes(self, app: App, stream: Carrier) -> None:
         """The stream reads what the application wrote, as far as it may."""
         if app.holds or app.eof_taken or app.aborted:
             return
-        block = stream.replay.memory.block
+        block = (self.client_memory if app is self.client_app else self.host_memory).block
         size = min(stream.credit, len(app.written) - app.taken, len(block))
         if size > 0:
             block[:size] = app.written[app.taken : app.taken + size]
@@ -406,18 +471,21 @@ class Simulation:
             out.append(self.dial)
         if self.may_answer:
             out.append(self.target_answers)
-        for app, stream in ((self.client_app, self.client), (self.host_app, self.host)):
+        for app, stream, end in (
+            (self.client_app, self.client, self.client_end),
+            (self.host_app, self.host, self.host_end),
+        ):
             if stream is not None and stream.phase in (Phase.OPENING, Phase.LIVE):
                 if app.has_unread and (app is self.client_app or self.answered):
-                    out.append(lambda app=app, stream=stream: self._reads(app, stream, 50_000))  # type: ignore[misc]
+                    out.append(lambda app=app, end=end: self._reads(app, end, 50_000))  # type: ignore[misc]
                 unread = app.taken < len(app.written) or (app.ended and not app.eof_taken)
                 if unread and not app.holds and (app is self.client_app or self.answered):
-                    out.append(lambda app=app, stream=stream: self.takes(app, stream))  # type: ignore[misc]
+                    out.append(lambda app=app, end=end: self.takes(app, end))  # type: ignore[misc]
         if self.clock:
             out.append(self.tick)
         return out
 
-    def _reads(self, app: App, stream: Stream, size: int) -> None:
+    def _reads(self, app: App, stream: Carrier, size: int) -> None:
         app.reads(size)
         stream.local_drained()
 
@@ -448,3 +516,98 @@ class Simulation:
         if host.saw_eof and not client.aborted:
             assert client.ended, "a FIN that the application did not send"
             assert host.read == client.written
+
+
+# What is run in it.
+
+
+def begun(seals: Seals | None = None) -> Simulation:
+    """A simulation whose client has sent, and heard nothing yet."""
+    simulation = Simulation(seals=seals)
+    simulation.client_app.says(50)
+    simulation.takes(simulation.client_app, simulation.client_end)
+    simulation.dial()
+    return simulation
+
+
+def all_finished(simulation: Simulation) -> bool:
+    return [outcome for outcome, _ in simulation.outcomes.values()] == [Outcome.FINISHED] * 2
+
+
+def nothing_is_kept(simulation: Simulation) -> None:
+    assert simulation.client_memory.used == simulation.host_memory.used == 0
+    assert len(simulation.hosts) == 0
+
+
+def talk(simulation: Simulation) -> None:
+    """A conversation with data in flight both ways, half-closes and late reading."""
+    simulation.client_app.says(150_000)
+    simulation.host_app.says(90_000)
+    simulation.client_app.ended = simulation.host_app.ended = True
+
+
+def run_with_cuts(
+    cuts: set[int], *, deliver: str = "nothing", move: bool = False, seals: Seals | None = None
+) -> tuple[Simulation, int]:
+    """Run a conversation and cut whatever leg is attached after these many steps. Returns the number of steps."""
+    simulation = begun(seals)
+    count = 0
+    for count in range(3000):
+        if count == 3:
+            talk(simulation)
+        if count in cuts:
+            for leg in simulation.legs:
+                if leg.cut:
+                    continue
+                if move and simulation.may_move:
+                    simulation.move()
+                    break
+                if deliver != "to host" and not (deliver == "to relay" and leg.host is None):
+                    leg.to_relay.clear()  # on a pair it comes after what is on its way to the host
+                if deliver != "to host":
+                    leg.to_host.clear()
+                if deliver != "to client":
+                    leg.to_client.clear()
+                simulation.cut(leg, deliver=True)
+        steps = simulation.steps()
+        if not steps:
+            break
+        steps[count % len(steps)]()
+        simulation.check()
+    return simulation, count
+
+
+def torn(simulation: Simulation, choices: list[int], *, restarts: bool = False) -> bool:
+    """Cuts, moves, resets, FINs, stalls and ticks as they are chosen. Whether an application broke off."""
+    broke = False
+    for choice in choices:
+        steps = simulation.steps()
+        mine: list[Callable[[], None]] = []
+        for app in (simulation.client_app, simulation.host_app):
+            if not app.ended:
+                mine.append(lambda app=app: app.says(1 + choice % 70_000))  # type: ignore[misc]
+                mine.append(lambda app=app: setattr(app, "ended", choice % 5 == 0))  # type: ignore[misc]
+        for leg in simulation.legs:
+            if not leg.cut:
+                mine.append(lambda leg=leg: simulation.cut(leg, deliver=choice % 2 == 0))  # type: ignore[misc]
+        if simulation.may_move:
+            mine.append(simulation.move)
+        if restarts and choice % 7 == 0:
+            mine.append(simulation.relay_restarts)
+        if choice % 97 == 0 and simulation.host is not None:
+            stream = (simulation.client, simulation.host)[choice % 2]
+            mine.append(lambda stream=stream: stream.local_broken("broken"))  # type: ignore[misc]
+        # Twice as likely that the network goes on as that something new happens.
+        options = steps + steps + mine
+        step = options[choice % len(options)] if options else None
+        if step is not None:
+            step()
+            broke = broke or any(s is not None and s.broken is not None for s in (simulation.client, simulation.host))
+            simulation.check()
+    if not broke:
+        simulation.client_app.ended = simulation.host_app.ended = True
+    simulation.settle()
+    if simulation.host is not None and simulation.outcomes.get("host") is None:
+        simulation.host.expire("no resume")
+    nothing_is_kept(simulation)
+    return broke

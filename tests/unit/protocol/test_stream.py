@@ -9,7 +9,19 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.simulation import BLOCK, SUBJECT, WINDOW, App, Leg, Simulation
+from support.simulation import (
+    BLOCK,
+    SUBJECT,
+    WINDOW,
+    App,
+    Leg,
+    Simulation,
+    all_finished,
+    begun,
+    nothing_is_kept,
+    run_with_cuts,
+    torn,
+)
 from tunnel_core.protocol import resume
 from tunnel_core.protocol.control import MAX_REPLACED, MIN_WINDOW, Ack, Fin, Gone, Open, Reset, Resume, Resumed
 from tunnel_core.protocol.endpoints import new_id
@@ -21,25 +33,12 @@ from tunnel_core.protocol.stream import ALWAYS, HOLD_MEMORY, HOLD_WINDOW, TRANSI
 FINISHED = {"client": (Outcome.FINISHED, ""), "host": (Outcome.FINISHED, "")}
 
 
-def all_finished(simulation: Simulation) -> bool:
-    return [outcome for outcome, _ in simulation.outcomes.values()] == [Outcome.FINISHED] * 2
-
-
-def opened(**options: int) -> Simulation:
+def opened(*, memory: int = 1 << 30) -> Simulation:
     """A simulation whose stream is live at both ends."""
-    simulation = Simulation(**options)
+    simulation = Simulation(memory=memory)
     simulation.dial()
     simulation.settle()
     assert simulation.client.phase is simulation.host.phase is Phase.LIVE  # type: ignore[union-attr]
-    return simulation
-
-
-def begun() -> Simulation:
-    """A simulation whose client has sent, and heard nothing yet."""
-    simulation = Simulation()
-    simulation.client_app.says(50)
-    simulation.takes(simulation.client_app, simulation.client)
-    simulation.dial()
     return simulation
 
 
@@ -47,11 +46,6 @@ def finish(simulation: Simulation) -> None:
     """Both applications end, and everything settles."""
     simulation.client_app.ended = simulation.host_app.ended = True
     simulation.settle()
-
-
-def nothing_is_kept(simulation: Simulation) -> None:
-    assert simulation.client_memory.used == simulation.host_memory.used == 0
-    assert len(simulation.hosts) == 0
 
 
 def test_carries_both_directions_to_their_end() -> None:
@@ -194,42 +188,6 @@ def test_the_table_leaves_nothing_out() -> None:
 # Resume.
 
 
-def talk(simulation: Simulation) -> None:
-    """A conversation with data in flight both ways, half-closes and late reading."""
-    simulation.client_app.says(150_000)
-    simulation.host_app.says(90_000)
-    simulation.client_app.ended = simulation.host_app.ended = True
-
-
-def run_with_cuts(cuts: set[int], *, deliver: str = "nothing", move: bool = False) -> tuple[Simulation, int]:
-    """Run a conversation and cut whatever leg is attached after these many steps. Returns the number of steps."""
-    simulation = begun()
-    count = 0
-    for count in range(3000):
-        if count == 3:
-            talk(simulation)
-        if count in cuts:
-            for leg in simulation.legs:
-                if leg.cut:
-                    continue
-                if move and simulation.may_move:
-                    simulation.move()
-                    break
-                if deliver != "to host" and not (deliver == "to relay" and leg.host is None):
-                    leg.to_relay.clear()  # on a pair it comes after what is on its way to the host
-                if deliver != "to host":
-                    leg.to_host.clear()
-                if deliver != "to client":
-                    leg.to_client.clear()
-                simulation.cut(leg, deliver=True)
-        steps = simulation.steps()
-        if not steps:
-            break
-        steps[count % len(steps)]()
-        simulation.check()
-    return simulation, count
-
-
 STEPS = run_with_cuts(set())[1]
 
 
@@ -262,42 +220,6 @@ def test_survives_a_planned_move_at_every_step(deliver: str) -> None:
         assert simulation.outcomes["client"] == (Outcome.FINISHED, "")
         assert simulation.connections == 1
     assert moved > STEPS // 2
-
-
-def torn(simulation: Simulation, choices: list[int], *, restarts: bool = False) -> bool:
-    """Cuts, moves, resets, FINs, stalls and ticks as they are chosen. Whether an application broke off."""
-    broke = False
-    for choice in choices:
-        steps = simulation.steps()
-        mine: list[Callable[[], None]] = []
-        for app in (simulation.client_app, simulation.host_app):
-            if not app.ended:
-                mine.append(lambda app=app: app.says(1 + choice % 70_000))  # type: ignore[misc]
-                mine.append(lambda app=app: setattr(app, "ended", choice % 5 == 0))  # type: ignore[misc]
-        for leg in simulation.legs:
-            if not leg.cut:
-                mine.append(lambda leg=leg: simulation.cut(leg, deliver=choice % 2 == 0))  # type: ignore[misc]
-        if simulation.may_move:
-            mine.append(simulation.move)
-        if restarts and choice % 7 == 0:
-            mine.append(simulation.relay_restarts)
-        if choice % 97 == 0 and simulation.host is not None:
-            stream = (simulation.client, simulation.host)[choice % 2]
-            mine.append(lambda stream=stream: stream.local_broken("broken"))  # type: ignore[misc]
-        # Twice as likely that the network goes on as that something new happens.
-        options = steps + steps + mine
-        step = options[choice % len(options)] if options else None
-        if step is not None:
-            step()
-            broke = broke or any(s is not None and s.broken is not None for s in (simulation.client, simulation.host))
-            simulation.check()
-    if not broke:
-        simulation.client_app.ended = simulation.host_app.ended = True
-    simulation.settle()
-    if simulation.host is not None and simulation.outcomes.get("host") is None:
-        simulation.host.expire("no resume")
-    nothing_is_kept(simulation)
-    return broke
 
 
 @given(choices=st.lists(st.integers(0, 10**6), max_size=300))

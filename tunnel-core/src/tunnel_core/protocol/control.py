@@ -42,6 +42,7 @@ class Open(_Message):
 
     `replaces`: the legs on which the same stream was opened before, and which were lost before `paired` came.
     `source`: the visitor's address, from a gateway alone.
+    `e2e`: the stream is sealed, and its first data is a ClientHello.
     """
 
     stream: Id
@@ -49,6 +50,7 @@ class Open(_Message):
     window: Window
     replaces: Annotated[tuple[Id, ...], Meta(max_length=MAX_REPLACED)] = ()
     source: Source = ""
+    e2e: bool = False
 
 
 class Paired(_Message):
@@ -66,10 +68,11 @@ class Paired(_Message):
 
 
 class Accepted(_Message):
-    """host → client: the target answered."""
+    """host → client: the target answered; or, of a sealed stream (`e2e`): the ClientHello was taken."""
 
     stream: Id
     window: Window
+    e2e: bool = False
 
 
 class Refused(_Message):

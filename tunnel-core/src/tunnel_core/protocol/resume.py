@@ -53,10 +53,12 @@ class ClientStream(Stream):
         owner: str,
         clock: Callable[[Stream], None],
         closed: Callable[[Outcome, str], None],
+        e2e: bool = False,
     ) -> None:
         super().__init__(
             new_id(), new_id(), local, window=window, memory=memory, owner=owner, clock=clock, closed=closed
         )
+        self.e2e = e2e  # it is sealed: both ends must say so
         self.candidate: Link | None = None  # the leg whose `resume` is not answered yet
         self.instance = ""  # the host-agent that has the stream; "" until `paired` told
         self._opened = False
@@ -77,7 +79,7 @@ class ClientStream(Stream):
         self._attempt = 0
         self.instance = ""
         self.link = link
-        self._say(Open(self.id, self.key, self.window, self._unsettled))
+        self._say(Open(self.id, self.key, self.window, self._unsettled, e2e=self.e2e))
         self._carry_on(0)
 
     def lost_unpaired(self, leg: str, *, told: bool) -> bool:
@@ -228,13 +230,14 @@ class HostStream(Stream):
             closed=closed,
         )
         self.attempt = 0
+        self.e2e = message.e2e
         self._agree(message.window)
 
     def accept(self) -> None:
-        """The target answered."""
+        """The target answered; or, of a sealed stream, the ClientHello was taken."""
         self._turn(Turn.ACCEPT)
         # The target's answer to what came with `open` mostly follows at once.
-        self._say(Accepted(self.id, self.window), linger=bool(self.received))
+        self._say(Accepted(self.id, self.window, e2e=self.e2e), linger=bool(self.received))
         self._tick_later()
 
     def refuse(self, reason: str) -> None:
@@ -264,7 +267,7 @@ class HostStream(Stream):
             self._violated("resume at an offset out of range")
             return
         if self.phase is Phase.LIVE:
-            self._say(Accepted(self.id, self.window))  # the first may have been lost
+            self._say(Accepted(self.id, self.window, e2e=self.e2e))  # the first may have been lost
         self._replay(message.received)
 
     def _takes_data(self) -> bool:

@@ -78,6 +78,7 @@ class Outcome(enum.Enum):
     REFUSED = "refused"  # the relay or the target would not have it
     LOST = "lost"  # no resume came about within the window
     VIOLATION = "violation"  # the other end broke the protocol
+    SEAL_BROKEN = "seal-broken"  # what came is not what the other end sealed
     STOPPED = "stopped"  # this agent was told to stop
 
 
