@@ -13,12 +13,13 @@ from support.seals import host_tls, key
 from support.simulation import App
 from tunnel_core.protocol.control import Open
 from tunnel_core.protocol.endpoints import new_id
+from tunnel_core.protocol.local import Payload
 from tunnel_core.protocol.replay import ReplayMemory
 from tunnel_core.protocol.resume import HostStream
 from tunnel_core.protocol.seal.errors import SealError
 from tunnel_core.protocol.seal.keys import Key
 from tunnel_core.protocol.seal.local import SealedLocal
-from tunnel_core.protocol.stream import Outcome, Payload
+from tunnel_core.protocol.stream import Outcome, StreamContext
 
 pytestmark = [
     pytest.mark.sealed,
@@ -44,17 +45,15 @@ class Bridge:
             sealed=self._connect,
             answers=self._answer,
         )
-        self.stream = HostStream(
+        self.stream: HostStream[Bridge] = HostStream(
             Open(new_id(), new_id(), 1 << 20, e2e=True),
             self.seal,
-            window=1 << 20,
-            memory=ReplayMemory(1 << 30, BLOCK),
+            self,
+            context=StreamContext(1 << 20, ReplayMemory(1 << 30, BLOCK), lambda stream: None),
             owner="tester",
-            clock=lambda stream: None,
             closed=self._closed,
         )
         self.seal.carrier = self.stream
-        self.stream.link = self
 
     def _answer(self) -> None:
         self.stream.accept()

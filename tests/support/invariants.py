@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from client_agent.service import ClientAgent
 from host_agent.service import HostAgent
-from tunnel_core.protocol.raw import RawStream
 from tunnel_relay.leg import RelayLeg
 from tunnel_relay.pairing import Pairing
 
@@ -16,12 +15,10 @@ def forgotten_streams(agent: HostAgent | ClientAgent) -> Iterator[str]:
 
     A leg that has ended is no live one. Only a raw stream stays on it, to finish its other direction.
     """
-    for session in agent.carried():
-        assert hasattr(session, "has_deadline"), "a session of either agent"
-        leg = session.leg  # type: ignore[attr-defined]
-        stream = session.stream  # type: ignore[attr-defined]
+    for session in agent.sessions():
+        stream, leg = session.stream, session.stream.link
         attached = leg is not None and leg.connected and leg.session is session
-        if leg is not None and leg.ended and not isinstance(stream, RawStream):
+        if leg is not None and leg.ended and stream.resumable:
             attached = False
         if not attached and not session.has_deadline:
             yield f"{type(agent).__name__}: a stream with no leg and no deadline: {vars(session)}"

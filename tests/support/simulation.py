@@ -10,15 +10,17 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from tunnel_core.protocol.control import Message, Open, Paired, Refused, Resume, Unknown, encode, to_client, to_host
 from tunnel_core.protocol.endpoints import new_id
+from tunnel_core.protocol.local import Carrier, Payload
 from tunnel_core.protocol.replay import ReplayMemory
 from tunnel_core.protocol.resume import ClientStream, HostStream, HostStreams, Refusal
 from tunnel_core.protocol.seal.errors import Fault, SealError
 from tunnel_core.protocol.seal.local import SealedLocal
 from tunnel_core.protocol.seal.tls import ClientTls, HostTls
-from tunnel_core.protocol.stream import Outcome, Payload, Phase, Stream
+from tunnel_core.protocol.stream import Outcome, Phase, Stream, StreamContext
 from tunnel_relay.history import History
 
 WINDOW = 64 * 1024
@@ -27,7 +29,6 @@ SUBJECT = "tester"
 BLOCK = 8 * 1024  # of replay memory: small, so that there are many
 
 Seals = tuple[ClientTls, HostTls]
-Carrier = Stream | SealedLocal  # what an application's socket feeds
 
 
 @functools.cache
@@ -120,7 +121,7 @@ class Leg:
         self.client_knows = False
         self.relay_knows = False
         self.host_knows = False
-        self.stream: HostStream | None = None
+        self.stream: HostStream[_End] | None = None
 
     def end(self, queue: deque[bytes | Message]) -> _End:
         return _End(self, queue)
@@ -153,19 +154,17 @@ class Simulation:
         self.client_app, self.host_app = App("client"), App("host")
         self.client_memory, self.host_memory = ReplayMemory(memory, BLOCK), ReplayMemory(memory, BLOCK)
         self.outcomes: dict[str, tuple[Outcome, str]] = {}
-        self.clock: set[Stream] = set()
+        self.clock: set[Stream[Any]] = set()
         self.window = window
         self.seals = seals
         self.faults: dict[str, Fault] = {}
         seal = None
         if seals is not None:
             seal = SealedLocal(seals[0], self.client_app, largest=BLOCK, failed=self._client_seal_failed)
-        self.client = ClientStream(
+        self.client: ClientStream[_End] = ClientStream(
             seal or self.client_app,
-            window=window,
-            memory=self.client_memory,
+            context=StreamContext(window, self.client_memory, self.clock.add),
             owner="mc",
-            clock=self.clock.add,
             closed=self._closed("client"),
             e2e=seals is not None,
         )
@@ -173,8 +172,8 @@ class Simulation:
         if seal is not None:
             seal.carrier = self.client
             seal.start()
-        self.hosts = HostStreams(remember=1000)
-        self.host: HostStream | None = None
+        self.hosts: HostStreams[_End] = HostStreams(remember=1000)
+        self.host: HostStream[_End] | None = None
         self.host_end: Carrier | None = None
         self.history: History[Leg] = History(1000, 1000)  # the relay's
         self.connections = 0  # to the target
@@ -241,8 +240,7 @@ class Simulation:
             answered = self.client.on_answer(item)
             assert answered
             if self.client.phase is Phase.OPENING and not self.client.instance:
-                self.client.open(leg.end(leg.to_relay))
-                self.client.instance = INSTANCE
+                self.client.open(leg.end(leg.to_relay), INSTANCE)
         elif leg is self.leg:
             if isinstance(item, bytes):
                 self.client.link_data((item,), len(item))
@@ -263,7 +261,7 @@ class Simulation:
         elif leg is self.leg:
             self.leg = None
             self.client.link_lost()
-            if not self.client.instance and not self.client.lost_unpaired(leg.id, told=False):
+            if not self.client.instance and not self.client.lost_unpaired(leg.id, passed_nothing=False):
                 self.client.expire("lost before paired")
 
     # The relay.
@@ -338,16 +336,14 @@ class Simulation:
                 self.host = HostStream(
                     message,
                     seal or self.host_app,
-                    window=self.window,
-                    memory=self.host_memory,
+                    link,
+                    context=StreamContext(self.window, self.host_memory, self.clock.add),
                     owner=SUBJECT,
-                    clock=self.clock.add,
                     closed=self._closed("host"),
                 )
                 self.host_end = seal or self.host
                 if seal is not None:
                     seal.carrier = self.host
-                self.host.link = link
                 leg.stream = self.host
                 self.hosts.add(self.host)
             case Resume():

@@ -476,7 +476,7 @@ async def test_nothing_secret_is_logged(loop_factory: Any) -> None:
         host = await system.host({"mc": target})
         client = await system.client("mc", secret=Secret(), token=Secret(given))
         await exchange(client.ports[0], 100_000)
-        instance_key = host.dialer._instance_key
+        instance_key = host.context.dialer._instance_key
         assert instance_key is not None
         headers = bearer("host") | {"Sec-WebSocket-Protocol": SUBPROTOCOL, INSTANCE_KEY_HEADER: f"{instance_key}x"}
         assert (await refused(system, "/host/mc", **headers))[0] == 400

@@ -232,7 +232,7 @@ async def test_an_agent_comes_again_when_there_is_room(loop_factory: Any) -> Non
         await until(lambda: system.events("relay unreachable"))
         (line,) = system.events("relay unreachable")
         assert line["reason"] == f"{system.url} answered HTTP 503: the relay is full"
-        assert host.dialer._outage.active
+        assert host.context.dialer._outage.active
         for other in others:
             await close(other.writer)
         await until(lambda: not host.readiness())

@@ -165,7 +165,7 @@ def test_a_host_agent_comes_to_rest(loop_factory: Any) -> None:
         async def perform(batch: list[tuple[Script, bool]]) -> None:
             peers = await asyncio.gather(*(attack(script, v1) for script, v1 in batch))
             pairing = system.relay.pairing
-            await until(lambda: not list(host.carried()) and not host.memory.used)
+            await until(lambda: not list(host.sessions()) and not host.context.streams.memory.used)
             await until(lambda: all(leg.role == "host" and leg.peer is None for leg in pairing.legs))
             await system.check()
             for peer in peers:
@@ -207,7 +207,7 @@ def test_agents_of_a_hostile_relay_come_to_rest(loop_factory: Any) -> None:
         async def perform(batch: list[tuple[Script, bool]]) -> None:
             await asyncio.gather(*(attack(script, to_host) for script, to_host in batch))
             for agent in (host, client):
-                await until(lambda: not list(agent.carried()) and not agent.memory.used)
+                await until(lambda: not list(agent.sessions()) and not agent.context.streams.memory.used)
             await system.check()
 
         return perform

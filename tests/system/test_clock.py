@@ -62,7 +62,7 @@ async def test_a_jump_forwards_ends_what_new_streams_need(loop_factory: Any, mon
         await until(lambda: system.events("leg denied"))
         await all_go_on([living], 1)
         system.move_clock(0)
-        await until(lambda: client.dialer.reachable)
+        await until(lambda: client.context.dialer.reachable)
         await exchange(client.ports[0], 100_000)
         await all_go_on([living], 2)
         await close(living[1])
@@ -95,7 +95,7 @@ async def test_an_agent_whose_clock_jumped_comes_back(
         (host, client) = system.agents
         for round_number, moved in enumerate((jump, 0.0), 1):
             for agent in (host, client):
-                agent._credentials._made.clear()  # as if the last one had run out
+                agent.context.credentials._made.clear()  # as if the last one had run out
             await all_go_on(streams, round_number)
             if moved >= 0:
                 await exchange(port, 100_000)

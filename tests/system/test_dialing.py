@@ -46,7 +46,7 @@ def reasons(system: System) -> list[str]:
 def failures(system: System) -> int:
     """How many dials have failed."""
     (agent,) = system.agents
-    return int(agent.metrics.dial_failures._value.get())
+    return int(agent.context.metrics.dial_failures._value.get())
 
 
 # TLS.
@@ -126,8 +126,8 @@ def all_tuned(system: System) -> int:
     """Check the sockets of all legs and streams; returns how many there are."""
     transports = [leg._transport for leg in system.relay.pairing.legs]
     for agent in system.agents:
-        transports += [leg._transport for leg in agent.monitor._legs]
-        transports += [session.stream.local._transport for session in agent.carried()]  # type: ignore[attr-defined]  # a session's
+        transports += [leg._transport for leg in agent.context.monitor._legs]
+        transports += [session.stream.local._transport for session in agent.sessions()]
     for transport in transports:
         assert transport is not None
         sock = transport.get_extra_info("socket")
@@ -338,7 +338,7 @@ async def test_retry_after_is_respected(loop_factory: Any) -> None:
     async with serve(drains) as port, System() as system:
         client = await system.client("mc", relay=f"ws://127.0.0.1:{port}", wait=False)
         await until(lambda: failures(system) >= 1)
-        assert 20 < client.dialer._outage.wait(time.monotonic()) <= 30
+        assert 20 < client.context.dialer._outage.wait(time.monotonic()) <= 30
 
 
 async def test_one_dial_at_a_time_looks_for_a_relay_that_is_away(loop_factory: Any) -> None:
@@ -388,7 +388,7 @@ async def test_an_unforeseen_error_is_no_busy_loop(loop_factory: Any, monkeypatc
     async with System() as system:
         client = await system.client("mc", wait=False, warm=1)
         await until(lambda: calls >= 3)
-        assert client.dialer._outage.active
+        assert client.context.dialer._outage.active
         await until(lambda: not client.readiness())
         assert [str(context["exception"]) for context in told] == ["boom"] * 8
 
@@ -529,7 +529,7 @@ async def test_a_rush_of_connections_waits_to_be_accepted(loop_factory: Any) -> 
         listening = [
             *system.relay._server._socks,
             *system.relay._admin._server._socks,
-            *client._listening[0][1],
+            *client._listeners[0]._sockets,
         ]
         assert [backlog(sock) for sock in listening] == [min(sockets.BACKLOG, SOMAXCONN)] * 3
 

@@ -51,7 +51,7 @@ async def test_nothing_is_handled_after_what_ends_a_leg(loop_factory: Any, endin
             rest = says("reset", stream=stream, reason="") + ENDINGS[ending] + opens() + frame(Opcode.BINARY, b"more")
             leg.writer.write(rest)
             await leg.over.wait()
-        await until(lambda: not list(host.carried()))
+        await until(lambda: not list(host.sessions()))
         await system.check()
         assert accepted == 5
 

@@ -36,9 +36,9 @@ async def false_host(system: System, host: HostAgent, wire: Wire) -> Peer:
     """Cut the stream off, and have a thief's leg wait for its `resume`: he has stolen the instance's key."""
     wire.shut()
     wire.cut()
-    ready = host.settings.warm + 1  # one for the stream that is detached; the thief's leg is the newest
+    ready = host.context.settings.warm + 1  # one for the stream that is detached; the thief's leg is the newest
     await until(lambda: host._tunnels[0].pool.ready == ready and len(system.relay.pairing.legs) == ready)
-    key = host.dialer._instance_key
+    key = host.context.dialer._instance_key
     assert key is not None
     eve = bearer("host", subject="eve")
     return await Peer.dial(system.relay.port, "/host/mc", eve, v1=True, instance_key=key)

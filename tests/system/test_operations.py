@@ -128,11 +128,11 @@ async def test_a_host_agent_is_ready_with_a_leg_for_each_tunnel(loop_factory: An
         async with await system.dial("client", v1=True) as client:
             await client.say("open", stream="0" * 32, key="1" * 32, window=65536)
             assert (await client.heard())["type"] == "paired"
-            await until(lambda: list(host.carried()))
+            await until(lambda: list(host.sessions()))
             wire.shut()
             wire.cut()
             await until(host.readiness)
-            assert len(list(host.carried())) == 1
+            assert len(list(host.sessions())) == 1
             assert await ready(port) == (503, "no leg at the relay for: mc, db\n")
 
 
@@ -322,7 +322,7 @@ async def test_agents_count_their_streams(loop_factory: Any) -> None:
             await exchange(client.ports[0], 10_000, seed)
         _, broken = await connect(client.ports[0])
         broken.write(bytes(7))
-        await until(lambda: sum(session.received for session in client.carried()) == 7)
+        await until(lambda: sum(session.received for session in client.sessions()) == 7)
         reset(broken)
         reader, writer = await connect(client.ports[0])
         writer.write(bytes(500))
@@ -371,7 +371,7 @@ async def test_every_service_tells_what_it_is_and_how_it_does(loop_factory: Any)
                 "client-agent": client.admin.port,
             }
             for service, port in ports.items():
-                await until(lambda: all(a.monitor._legs for a in system.agents))
+                await until(lambda: all(a.context.monitor._legs for a in system.agents))
                 async with asyncio.timeout(20):
                     metrics = await Metrics.scrape(port)
                     while not metrics.value("tunnel_event_loop_lag_seconds_count") or (

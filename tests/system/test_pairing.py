@@ -164,7 +164,7 @@ async def test_clients_cannot_use_up_what_their_host_may_have(loop_factory: Any)
         contextlib.AsyncExitStack() as stack,
     ):
         host = await system.host({"mc": target}, token=Secret(token("host")), secret=Secret())
-        instance = instance_of(host.dialer._instance_key or "")
+        instance = instance_of(host.context.dialer._instance_key or "")
         mine = bearer("client")
         for attempt in range(8):
             greedy = await stack.enter_async_context(await Peer.dial(system.relay.port, "/client/mc", mine, v1=True))
@@ -242,9 +242,9 @@ async def test_a_connection_that_ends_while_it_is_turned_away(loop_factory: Any)
         second[1].write(b"second")
         await until(lambda: system.events("client refused"))
         reset(second[1])
-        await until(lambda: len(list(client.carried())) == 1)
+        await until(lambda: len(list(client.sessions())) == 1)
         await close(writer)
-        await until(lambda: not list(client.carried()))
+        await until(lambda: not list(client.sessions()))
         assert len(system.events("stream opened")) == 2, "one, at both agents"
 
 
@@ -522,7 +522,7 @@ async def test_a_pair_is_used_again_whoever_ended_first(loop_factory: Any, ends_
                 writer.write_eof()
             assert await reader.read() == b"got " + word
             await close(writer)
-            await until(lambda: not list(client.carried()))
+            await until(lambda: not list(client.sessions()))
         assert len(system.events("paired")) == 1
 
 

@@ -299,11 +299,11 @@ async def test_an_idle_local_end_does_not_outlive_its_leg_for_long(loop_factory:
         await until(lambda: system.events("stream opened"))
         await raw.send(b"bye")
         await raw.send_close(1000)
-        await until(lambda: any(leg.close_received for leg in agent.monitor._legs))
+        await until(lambda: any(leg.close_received for leg in agent.context.monitor._legs))
         await close(raw.writer)
         for leg in tuple(system.relay.pairing.legs):
             leg.abort()
-        await until(lambda: not list(agent.carried()))
+        await until(lambda: not list(agent.sessions()))
         reason = system.events("stream closed")[0]["reason"]
         assert reason.startswith("the raw peer is gone, and the")
         over.set_result(None)
@@ -368,9 +368,9 @@ async def test_raw_streams_stay_where_they_are_when_the_relay_drains(loop_factor
         wire.target = system.relay.port
         stopping = asyncio.create_task(old.relay.stop())
         legs = system.relay.pairing.legs
-        await until(lambda: len(legs) == agent.settings.warm and len(old.relay.pairing.legs) == 2)
+        await until(lambda: len(legs) == agent.context.settings.warm and len(old.relay.pairing.legs) == 2)
         await until(steady(lambda: len(legs)))
-        assert len(legs) == agent.settings.warm
+        assert len(legs) == agent.context.settings.warm
         await raw.send(b"more")
         if role == "host":
             assert await local[0].readexactly(4) == b"more"
@@ -424,9 +424,9 @@ async def test_a_reader_that_stops_holds_the_writer(loop_factory: Any, reader_is
         await until(steady(lambda: written))
         legs: list[Leg] = list(system.relay.pairing.legs)
         for agent in system.agents:
-            legs += agent.monitor._legs
-            for session in agent.carried():
-                assert session.stream.local.pending < 2 * HIGH_WATER  # type: ignore[attr-defined]  # a session's
+            legs += agent.context.monitor._legs
+            for session in agent.sessions():
+                assert session.stream.local.pending < 2 * HIGH_WATER
         assert max(leg.unsent for leg in legs) < 2 * HIGH_WATER
         stop.set()
 
@@ -467,20 +467,20 @@ async def test_a_reader_that_stops_holds_the_writer(loop_factory: Any, reader_is
 async def test_much_for_a_target_that_is_slow_to_connect(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A raw client's first megabyte waits for the connection, is bounded, and then goes on."""
     gate = asyncio.Event()
-    dial = TcpConnection.dial
+    connect_now = TcpConnection._connect
 
     async def slow(self: TcpConnection, address: Address, patience: float) -> None:
         await gate.wait()
-        await dial(self, address, patience)
+        await connect_now(self, address, patience)
 
-    monkeypatch.setattr(TcpConnection, "dial", slow)
+    monkeypatch.setattr(TcpConnection, "_connect", slow)
     size = 8 * MIB
     async with serve(echo) as target, System() as system:
         host = await system.host({"mc": target})
         async with client_adapter(url(system, "client")) as port:
             reader, writer = await connect(port)
             sending = asyncio.create_task(send(writer, size, 1, end=False))
-            await until(lambda: any(not leg.reading for leg in host.monitor._legs))
+            await until(lambda: any(not leg.reading for leg in host.context.monitor._legs))
             gate.set()
             count, got = await receive(reader, size)
             assert (count, got) == (size, await sending)

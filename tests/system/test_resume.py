@@ -22,7 +22,7 @@ MIB = 1 << 20
 
 def is_empty(system: System) -> bool:
     """Whether no stream, and no byte of one, is kept anywhere."""
-    return all(not list(agent.carried()) and not agent.memory.used for agent in system.agents)
+    return all(not list(agent.sessions()) and not agent.context.streams.memory.used for agent in system.agents)
 
 
 @pytest.mark.parametrize("which", ["client", "host", "both"])
@@ -150,10 +150,10 @@ async def test_a_client_that_vanishes_frees_the_host(loop_factory: Any) -> None:
         writers = [(await connect(client.ports[0]))[1] for _ in range(5)]
         for writer in writers:
             writer.write(b"x" * 1000)
-        await until(lambda: len(list(host.carried())) == 5)
+        await until(lambda: len(list(host.sessions())) == 5)
         wire.shut()
         wire.cut()
-        await until(lambda: not list(host.carried()) and not host.memory.used)
+        await until(lambda: not list(host.sessions()) and not host.context.streams.memory.used)
         for writer in writers:
             reset(writer)
         await wire.open()
@@ -296,10 +296,10 @@ async def test_replay_memory_is_bounded_for_the_agent(loop_factory: Any) -> None
         wire.cut()
         transfers = [asyncio.create_task(send(writer, 60_000, seed)) for seed, (_, writer) in enumerate(streams)]
         # One tunnel may have half of it, and each stream a little in any case.
-        await until(lambda: client.memory.used >= bound // 2)
+        await until(lambda: client.context.streams.memory.used >= bound // 2)
         used = -1
-        while used != client.memory.used:
-            used = client.memory.used
+        while used != client.context.streams.memory.used:
+            used = client.context.streams.memory.used
             await until(lambda: len(system.events("relay unreachable")) > 0)
         assert used <= bound // 2 + 10 * (ALWAYS + MIN_READ)
         await wire.open()
@@ -349,7 +349,7 @@ async def test_a_leg_that_is_lost_before_there_is_a_host(loop_factory: Any) -> N
         client = await system.client("mc", relay=f"ws://127.0.0.1:{wire.port}")
         talks, is_mute = await connect(client.ports[0]), await connect(client.ports[0])
         talks[1].write(b"hello")
-        await until(lambda: system.relay.pairing.waiting == 2 and sum(it.sent for it in client.carried()) == 5)
+        await until(lambda: system.relay.pairing.waiting == 2 and sum(it.sent for it in client.sessions()) == 5)
         for opened in (4, 6):
             wire.cut()
             await until(lambda: len(system.events("stream opening")) >= opened and system.relay.pairing.waiting == 2)
@@ -374,7 +374,7 @@ async def test_a_leg_that_died_unnoticed_is_replaced(loop_factory: Any, monkeypa
         client = await system.client("mc", relay=f"ws://127.0.0.1:{wire.port}")
         reader, writer = await connect(client.ports[0])
         writer.write(b"hello")
-        await until(lambda: system.relay.pairing.waiting == 1 and sum(it.sent for it in client.carried()) == 5)
+        await until(lambda: system.relay.pairing.waiting == 1 and sum(it.sent for it in client.sessions()) == 5)
         wire.freeze()
         wire.frozen = False  # new connections work; those of before stay silent
         await until(lambda: len(system.events("stream opening")) >= 2)
@@ -419,7 +419,7 @@ async def test_a_relay_that_knows_nothing_of_the_leg(loop_factory: Any) -> None:
         client = await system.client("mc", relay=f"ws://127.0.0.1:{wire.port}")
         talks, is_mute = await connect(client.ports[0]), await connect(client.ports[0])
         talks[1].write(b"hello")
-        await until(lambda: old.relay.pairing.waiting == 2 and sum(it.sent for it in client.carried()) == 5)
+        await until(lambda: old.relay.pairing.waiting == 2 and sum(it.sent for it in client.sessions()) == 5)
         wire.target = system.relay.port
         wire.cut()
         with pytest.raises(ConnectionResetError):

@@ -81,7 +81,7 @@ async def test_legs_that_lived_on_are_used_again(loop_factory: Any, monkeypatch:
         legs = set(system.relay.pairing.legs)
         machine._asleep += 3600
         await exchange(port, 1000)
-        await until(lambda: all(not agent.monitor._suspects for agent in system.agents))
+        await until(lambda: all(not agent.context.monitor._suspects for agent in system.agents))
         assert legs <= system.relay.pairing.legs
         assert not system.events("stream resumed")
         await close(streams[1])
@@ -134,7 +134,7 @@ async def test_a_stream_that_was_just_opening(loop_factory: Any, monkeypatch: py
         await until(lambda: client._route._source)
         machine._forgotten()
         transfer = asyncio.create_task(exchange(client.ports[0], 50_000))
-        await until(lambda: sum(it.sent for it in client.carried()))
+        await until(lambda: sum(it.sent for it in client.sessions()))
         machine.move()
         await transfer
         assert len(system.events("stream closed")) >= 1
@@ -152,15 +152,15 @@ async def test_dials_begin_anew_on_another_network(loop_factory: Any, monkeypatc
         for leg in tuple(client._tunnels["mc"].pool._born):
             leg.abort()
         transfer = asyncio.create_task(exchange(client.ports[0], 1000))
-        await until(lambda: client.dialer._underway)
+        await until(lambda: client.context.dialer._underway)
         machine.move()
         await transfer
         # And in an outage.
         wire.shut()
         wire.cut()
-        await until(lambda: client.dialer._outage.active)
-        client.dialer._outage._next += 1000
-        await until(lambda: not client.dialer._underway)
+        await until(lambda: client.context.dialer._outage.active)
+        client.context.dialer._outage._next += 1000
+        await until(lambda: not client.context.dialer._underway)
         await wire.open()
         machine._source = "203.0.113.1"
         await exchange(client.ports[0], 1000)

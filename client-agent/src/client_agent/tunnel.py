@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from tunnel_core.agent.credentials import good_for
-from tunnel_core.agent.leg import AgentLeg
+from tunnel_core.agent.context import AgentContext
 from tunnel_core.agent.pool import LegPool
-from tunnel_core.net.dialer import Dialed
 from tunnel_core.net.tcp import TcpConnection
-from tunnel_core.protocol.control import Goaway, Paired, ToClient, Unknown, to_client
+from tunnel_core.protocol.control import Goaway, Paired, ToClient, Unknown
 from tunnel_core.protocol.frames import CloseCode
 
-from .session import Kind, Session
-
-if TYPE_CHECKING:
-    from .service import ClientAgent
+from .leg import ClientLeg
+from .session import ClientSession, Kind, Load
+from .settings import ClientSettings
 
 # Pairs that wait for their next stream. More than the few that are kept ready from the start:
 # who opens dozens of connections at once will do so again, and a pair costs a millisecond of
@@ -25,57 +22,39 @@ MOST_FREE: Final = 32
 IDLE_PAIR: Final = 30.0  # seconds that a pair is kept for the next stream: it occupies a leg of the host
 
 
-class ClientLeg(AgentLeg[ToClient]):
-    """A leg from the client's side: ready, then with a stream, then perhaps free for the next."""
-
-    def __init__(self, tunnel: ClientTunnel, dialed: Dialed) -> None:
-        super().__init__(tunnel.agent.monitor, to_client, tunnel)
-        self.id = dialed.leg
-        self.token = dialed.token
-        self.session: Session | None = None
-        self.instance = ""  # the host-agent at the other end, once paired
-        self.free_since = 0.0
-        # Monotonic: when its token is over. The relay lets no stream begin on it any more, half a minute later.
-        self.good_until = time.monotonic() + good_for(dialed.token, dialed.date)
-
-    def on_gone(self) -> None:
-        if self.session is not None:
-            self.session.leg_gone()
-
-
 class ClientTunnel:
     """Gives each new stream a leg, and each that lost its leg another (the LegOwner of its legs)."""
 
-    def __init__(self, agent: ClientAgent, name: str) -> None:
-        self.agent = agent
+    def __init__(self, context: AgentContext[ClientSettings], load: Load, name: str) -> None:
+        self._context = context
+        self._load = load
         self.name = name
-        self.log = agent.log.bind(tunnel=name)
-        self.stream_log = agent.stream_log.bind(tunnel=name)
-        self.sessions: set[Session] = set()
+        self.stream_log = context.stream_log.bind(tunnel=name)
         self._free: list[ClientLeg] = []  # pairs whose stream has ended cleanly, the latest last
-        self._waiting: dict[Session, Kind] = {}  # sessions that want a leg, the first one first
+        self._waiting: dict[ClientSession, Kind] = {}  # sessions that want a leg, the first one first
         self.pool: LegPool[ClientLeg] = LegPool(
-            agent.dialer,
+            context.dialer,
             name,
-            make_leg=lambda dialed: ClientLeg(self, dialed),
+            make_leg=lambda dialed: ClientLeg(context.monitor, self, dialed),
             wanted=self._wanted,
             on_ready=self._on_ready,
-            denied=agent.fail,
-            log=self.log,
+            denied=context.fail,
+            log=context.log.bind(tunnel=name),
         )
-        agent.metrics.count_ready(name, lambda: self.pool.ready + len(self._free))
+        context.metrics.count_ready(name, lambda: self.pool.ready + len(self._free))
 
     def new_connection(self) -> TcpConnection:
         """The protocol for a local connection that is being accepted; it is carried from then on."""
-        session = Session(self)
-        self.sessions.add(session)
+        session = ClientSession(self._context, self, self._load)
+        self._load.sessions.add(session)
         return session.tcp
 
-    def want_leg(self, session: Session, kind: Kind) -> bool:
-        """Have `session.take` called with a leg, soon if not now. Returns whether it was now."""
+    # session.Tunnel
+
+    def want_leg(self, session: ClientSession, kind: Kind) -> bool:
         if session in self._waiting:
             return False
-        self.agent.monitor.look()  # a machine that has just woken up shall trust no leg
+        self._context.monitor.look()  # a machine that has just woken up shall trust no leg
         self._let_go_of_expired()
         leg = self._newest_pair() if kind is Kind.ANY else None
         if leg is None and kind is not Kind.NEW:
@@ -88,16 +67,17 @@ class ClientTunnel:
         return False
 
     def free(self, leg: ClientLeg) -> None:
-        """The stream on `leg` has ended cleanly: keep the pair for the next, if there is use for it."""
-        if leg.open and not leg.leaving and len(self._free) < max(self.agent.settings.warm, MOST_FREE):
+        if leg.open and not leg.leaving and len(self._free) < max(self._context.settings.warm, MOST_FREE):
             leg.free_since = time.monotonic()
             self._free.append(leg)
         else:
             leg.close(CloseCode.NORMAL)
 
-    def session_over(self, session: Session) -> None:
-        self.sessions.discard(session)
+    def session_over(self, session: ClientSession) -> None:
+        self._load.sessions.discard(session)
         self._waiting.pop(session, None)
+
+    # The legs kept ready.
 
     def _newest_pair(self) -> ClientLeg | None:
         """Take the pair that became free last, if there is one that is neither closing nor suspected to be dead."""
@@ -140,7 +120,7 @@ class ClientTunnel:
         self.pool.let_go(lambda leg: leg.good_until < now)
 
     def _wanted(self) -> int:
-        return len(self._waiting) + max(0, self.agent.settings.warm - len(self._free))
+        return len(self._waiting) + max(0, self._context.settings.warm - len(self._free))
 
     def _on_ready(self, leg: ClientLeg) -> None:
         if self._waiting:
@@ -151,10 +131,9 @@ class ClientTunnel:
 
     # LegOwner
 
-    def on_message(self, leg: AgentLeg[ToClient], message: ToClient | Unknown) -> None:
-        assert isinstance(leg, ClientLeg), "only such legs are made"
+    def on_message(self, leg: ClientLeg, message: ToClient | Unknown) -> None:
         if isinstance(message, Unknown):
-            self.agent.metrics.unknown_messages.inc()
+            self._context.metrics.unknown_messages.inc()
             return
         if isinstance(message, Paired):
             if leg.paired:
@@ -170,13 +149,10 @@ class ClientTunnel:
             self.pool.remove(leg)
             leg.close(CloseCode.NORMAL)
 
-    def on_leg_end(self, leg: AgentLeg[ToClient], code: int, reason: str) -> None:
-        assert isinstance(leg, ClientLeg), "only such legs are made"
+    def on_leg_end(self, leg: ClientLeg, code: int, reason: str) -> None:
         if leg.silent:
             self.pool.distrust()
             for free in self._free:
                 free.abort()
         self._unfree(leg)
         self.pool.lost(leg, reason)
-        if leg.session is not None:
-            leg.session.leg_ended(leg, code, reason)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from tunnel_core.agent.base import Agent
-from tunnel_core.agent.metrics import Carried
+from tunnel_core.agent.session import Session
 from tunnel_core.agent.times import AgentTimes
 
 from .settings import HostSettings
@@ -16,31 +16,31 @@ from .tunnel import HostTunnel
 TICK: Final = 1.0  # seconds between looks at how many warm legs the demand asks for
 
 
-class HostAgent(Agent):
+class HostAgent(Agent[HostSettings]):
     """Offers its tunnels at the relay, and carries what comes to their targets."""
 
     def __init__(self, settings: HostSettings, times: AgentTimes = AgentTimes()) -> None:
         super().__init__(settings, "host", [offer.tunnel for offer in settings.tunnel], times)
-        self.settings: HostSettings = settings
-        self._tunnels = [HostTunnel(self, offer) for offer in settings.tunnel]
+        self._tunnels = [HostTunnel(self.context, offer) for offer in settings.tunnel]
         self._timer: asyncio.TimerHandle | None = None
 
-    def carried(self) -> Iterable[Carried]:
+    def sessions(self) -> Iterable[Session[Any]]:
         for tunnel in self._tunnels:
-            yield from tunnel.sessions.values()
+            yield from tunnel.sessions()
 
     def readiness(self) -> str:
         missing = [
             tunnel.name
             for tunnel in self._tunnels
-            if not tunnel.pool.ready and not any(session.attached for session in tunnel.sessions.values())
+            if not tunnel.pool.ready and not any(session.attached for session in tunnel.sessions())
         ]
         return f"no leg at the relay for: {', '.join(missing)}" if missing else ""
 
     async def start(self) -> None:
         await super().start()
         for tunnel in self._tunnels:
-            self.log.info("tunnel offered", tunnel=tunnel.name, target=str(tunnel.target), relay=self.settings.relay)
+            target, relay = str(tunnel.target.address), self.context.settings.relay
+            self.context.log.info("tunnel offered", tunnel=tunnel.name, target=target, relay=relay)
             tunnel.pool.start()
         self._tick()
 
@@ -52,7 +52,7 @@ class HostAgent(Agent):
         for tunnel in self._tunnels:
             tunnel.stopping = True  # a pair that is free would still bring some
             await tunnel.pool.stop()
-        await self.reset_all([session for tunnel in self._tunnels for session in tunnel.sessions.values()])
+        await self.reset_all()
         await super().stop()
 
     def _tick(self) -> None:

@@ -3,84 +3,64 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable
+from typing import Final
 
-from tunnel_core.agent.leg import AgentLeg
+from tunnel_core.agent.context import AgentContext
 from tunnel_core.agent.pool import LegPool
-from tunnel_core.protocol.control import Goaway, Open, Paired, Refused, Resume, ToHost, Unknown, to_host
+from tunnel_core.agent.session import RawSession
+from tunnel_core.net.tcp import TcpConnection
+from tunnel_core.protocol.control import Goaway, Open, Paired, Refused, Resume, ToHost, Unknown
 from tunnel_core.protocol.frames import CloseCode
-from tunnel_core.protocol.raw import RawStream
 from tunnel_core.protocol.resume import HostStream, HostStreams, Refusal
-from tunnel_core.protocol.stream import Outcome, Stream
+from tunnel_core.protocol.stream import Outcome
 
-from .session import Session
-from .settings import Offer
-
-if TYPE_CHECKING:
-    from .service import HostAgent
+from .leg import HostLeg
+from .session import HostSession
+from .settings import HostSettings, Offer
+from .target import Target
 
 MOST_WARM: Final = 64  # legs kept ready for one tunnel, unless more are asked for: 11 KiB each at the relay
 
 STOPS: Final = "the host-agent stops"
 
 
-class HostLeg(AgentLeg[ToHost]):
-    """A leg from the host's side: warm, then paired, then with one stream after the other."""
-
-    def __init__(self, tunnel: HostTunnel) -> None:
-        super().__init__(tunnel.agent.monitor, to_host, tunnel)
-        self._tunnel = tunnel
-        self.session: Session | None = None
-        self.peer = ""  # the client-agent's address
-        self.subject = ""  # and who it is, by its token
-        self.client_leg = ""  # the id of the client's leg
-        self.last = ""  # the stream that finished on it
-        self.spent = False  # a stream on it was refused or reset: it is about to be closed
-
-    @property
-    def takes_stream(self) -> bool:
-        """Whether the client may open or resume a stream on it now."""
-        return self.paired and self.session is None and not self.spent
-
-    def on_gone(self) -> None:
-        if self.session is not None:
-            self.session.leg_gone()
-
-
 class HostTunnel:
     """Keeps warm legs at the relay and acts on what comes over them (the LegOwner of its legs)."""
 
-    def __init__(self, agent: HostAgent, offer: Offer) -> None:
-        self.agent = agent
+    def __init__(self, context: AgentContext[HostSettings], offer: Offer) -> None:
+        self._context = context
         self.name = offer.tunnel
-        self.target = offer.target
-        self.log = agent.log.bind(tunnel=offer.tunnel)
-        self.stream_log = agent.stream_log.bind(tunnel=offer.tunnel)
-        self.sessions: dict[HostStream | RawStream, Session] = {}
-        self._streams = HostStreams(remember=agent.settings.resume_window)
+        self.stream_log = context.stream_log.bind(tunnel=offer.tunnel)
+        self.target = Target(offer.target, context.settings.target_timeout)
+        self._sessions: dict[HostStream[HostLeg], HostSession] = {}
+        self._raw_sessions: set[RawSession] = set()
+        self._streams: HostStreams[HostLeg] = HostStreams(remember=context.settings.resume_window)
         self.stopping = False  # nothing new is let in: it would end with the process, in a false FIN
-        self._waiting = 0  # clients that wait at the relay, as the last `paired` told
+        self._waiting = 0  # clients that wait at the relay, as the last `paired` said
         self._paired = 0  # pairings since the last tick: the demand of the moment
         self._demand = 0.0
         self.pool: LegPool[HostLeg] = LegPool(
-            agent.dialer,
+            context.dialer,
             self.name,
-            make_leg=lambda _: HostLeg(self),
+            make_leg=lambda _: HostLeg(context.monitor, self),
             wanted=self._wanted,
             on_ready=lambda leg: None,
-            denied=agent.fail,
-            log=self.log,
+            denied=context.fail,
+            log=context.log.bind(tunnel=self.name),
         )
-        agent.metrics.count_ready(self.name, lambda: self.pool.ready)
+        context.metrics.count_ready(self.name, lambda: self.pool.ready)
+
+    def sessions(self) -> Iterable[HostSession | RawSession]:
+        """Those of now."""
+        yield from self._sessions.values()
+        yield from self._raw_sessions
 
     def _wanted(self) -> int:
         """How many warm legs: the usual few, more while streams come fast, one for each that is on the move."""
-        moving = sum(1 for session in self.sessions.values() if session.moves)
-        usual = max(self.agent.settings.warm, round(self._demand))
-        return min(usual + self._waiting + moving, max(self.agent.settings.warm, MOST_WARM))
-
-    def demand_changed(self) -> None:
-        self.pool.top_up()
+        moving = sum(1 for session in self._sessions.values() if session.moves)
+        usual = max(self._context.settings.warm, round(self._demand))
+        return min(usual + self._waiting + moving, max(self._context.settings.warm, MOST_WARM))
 
     def tick(self) -> None:
         """Once a second: remember how fast streams came, and forget it by half every few seconds."""
@@ -90,13 +70,12 @@ class HostTunnel:
 
     # LegOwner
 
-    def on_message(self, leg: AgentLeg[ToHost], message: ToHost | Unknown) -> None:
-        assert isinstance(leg, HostLeg), "only such legs are made"
+    def on_message(self, leg: HostLeg, message: ToHost | Unknown) -> None:
         match message:
             case Paired():
                 self._on_paired(leg, message)
             case Unknown():
-                self.agent.metrics.unknown_messages.inc()
+                self._context.metrics.unknown_messages.inc()
             case Goaway():
                 leg.leaving = True
                 if not leg.paired:
@@ -110,21 +89,17 @@ class HostTunnel:
             case Open() | Resume():
                 leg.violated(CloseCode.POLICY_VIOLATION, "a stream on a leg that takes none")
             case _:
-                if leg.session is not None and isinstance(leg.stream, Stream):
-                    leg.stream.on_message(message)
+                if leg.session is not None:
+                    leg.session.on_message(leg, message)
 
-    def on_leg_end(self, leg: AgentLeg[ToHost], code: int, reason: str) -> None:
-        assert isinstance(leg, HostLeg), "only such legs are made"
+    def on_leg_end(self, leg: HostLeg, code: int, reason: str) -> None:
         self.pool.lost(leg, reason)
-        if leg.session is not None:
-            leg.session.leg_ended(code, reason)
 
     def _on_paired(self, leg: HostLeg, message: Paired) -> None:
         if leg.paired:
             leg.violated(CloseCode.POLICY_VIOLATION, "paired twice")
             return
-        leg.paired = leg.carrying = True
-        leg.peer, leg.subject, leg.client_leg = message.peer, message.subject, message.leg
+        leg.pair(message)
         self._paired += 1
         self._waiting = message.waiting
         self.pool.remove(leg)
@@ -132,9 +107,14 @@ class HostTunnel:
         if message.raw and self.stopping:
             leg.close(CloseCode.RESET, STOPS)
         elif message.raw:
-            leg.echo_close = False
-            session = Session(self, leg, None)
-            self.sessions[session.stream] = session
+            self._begin_raw(leg)
+
+    def _begin_raw(self, leg: HostLeg) -> None:
+        context, tcp = self._context, TcpConnection(self._context.streams.memory)
+        log = self.stream_log.by(leg.subject).bind(client=leg.peer, subject=leg.subject)
+        session = RawSession(context, self.name, log, tcp=tcp, leg=leg, local="target", over=self._raw_sessions.discard)
+        self._raw_sessions.add(session)
+        self.target.connect(tcp, log, session.opened, session.stream.refuse)
 
     def _on_open(self, leg: HostLeg, message: Open) -> None:
         self._streams.forget(leg.last)  # who opens the next has seen the end of the last
@@ -144,22 +124,24 @@ class HostTunnel:
         if self._streams.knows(message.stream):
             leg.send_message(Refused(message.stream, "this stream is known already"))
             return
-        session = Session(self, leg, message)
-        self.sessions[session.stream] = session
-        if isinstance(session.stream, HostStream):
-            self._streams.add(session.stream)
+        session = HostSession(self._context, self, leg, message)
+        self._sessions[session.stream] = session
+        self._streams.add(session.stream)
 
     def _on_resume(self, leg: HostLeg, message: Resume) -> None:
         found = self._streams.find(message, leg.client_leg, leg.subject, time.monotonic())
         if isinstance(found, HostStream):
-            self.sessions[found].resume(leg, message)
+            self._sessions[found].resume(leg, message)
         elif isinstance(found, Refusal):
             leg.close(CloseCode.STALE_ATTEMPT, found.value)
         else:
             leg.send_message(found)
 
-    def session_over(self, session: Session, outcome: Outcome, reason: str) -> None:
-        """The stream of `session` has ended."""
-        del self.sessions[session.stream]
-        if isinstance(session.stream, HostStream):
-            self._streams.end(session.stream, session.subject, outcome, reason, time.monotonic())
+    # session.Tunnel
+
+    def leg_wanted(self) -> None:
+        self.pool.top_up()
+
+    def session_over(self, session: HostSession, outcome: Outcome, reason: str) -> None:
+        del self._sessions[session.stream]
+        self._streams.end(session.stream, session.subject, outcome, reason, time.monotonic())

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.diagram import PAGE, drawn
 from support.simulation import (
     BLOCK,
     SUBJECT,
@@ -22,13 +24,15 @@ from support.simulation import (
     run_with_cuts,
     torn,
 )
+from tunnel_core.errors import InvalidTransition
 from tunnel_core.protocol import resume
 from tunnel_core.protocol.control import MAX_REPLACED, MIN_WINDOW, Ack, Fin, Gone, Open, Reset, Resume, Resumed
 from tunnel_core.protocol.endpoints import new_id
 from tunnel_core.protocol.identity import resume_proof, resumed_proof
+from tunnel_core.protocol.local import HOLD_MEMORY, HOLD_WINDOW
 from tunnel_core.protocol.replay import GATHER, ReplayBuffer, ReplayMemory
 from tunnel_core.protocol.resume import HostStream, Refusal
-from tunnel_core.protocol.stream import ALWAYS, HOLD_MEMORY, HOLD_WINDOW, TRANSITIONS, Outcome, Phase, Turn
+from tunnel_core.protocol.stream import ALWAYS, TRANSITIONS, Outcome, Phase, Trigger
 
 FINISHED = {"client": (Outcome.FINISHED, ""), "host": (Outcome.FINISHED, "")}
 
@@ -182,7 +186,20 @@ def test_the_table_leaves_nothing_out() -> None:
     """Each phase but the last has a way to the last."""
     assert {phase for phase, _ in TRANSITIONS} == set(Phase) - {Phase.CLOSED}
     for phase in set(Phase) - {Phase.CLOSED}:
-        assert TRANSITIONS[phase, Turn.END] is Phase.CLOSED
+        assert TRANSITIONS[phase, Trigger.END] is Phase.CLOSED
+
+
+def test_an_impossible_transition_names_phase_and_trigger() -> None:
+    simulation = opened()
+    finish(simulation)
+    with pytest.raises(InvalidTransition, match="closed has no transition for 'accept'"):
+        simulation.client._transition(Trigger.ACCEPT)
+
+
+def test_the_documented_diagram_is_that_of_the_table() -> None:
+    """Drawn by support/diagram.py."""
+    page = PAGE.read_text()
+    assert page == drawn(page)
 
 
 # Resume.
@@ -270,7 +287,7 @@ def asks(simulation: Simulation, *, stream: str = "", key: str = "", attempt: in
     return Resume(stream, proof, new_id(), attempt, received)
 
 
-def finds(simulation: Simulation, message: Resume, leg: str = LEG) -> HostStream | Resumed | Gone | Refusal:
+def finds(simulation: Simulation, message: Resume, leg: str = LEG) -> HostStream[Any] | Resumed | Gone | Refusal:
     """What the host finds for it."""
     return simulation.hosts.find(message, leg, SUBJECT, simulation.now)
 
@@ -427,14 +444,14 @@ def test_an_open_names_the_legs_that_nobody_has_explained() -> None:
         return message
 
     stream.link_lost()
-    assert stream.lost_unpaired(legs[0], told=False)
+    assert stream.lost_unpaired(legs[0], passed_nothing=False)
     assert open_again().replaces == (legs[0],)
-    assert stream.lost_unpaired(legs[1], told=True)
+    assert stream.lost_unpaired(legs[1], passed_nothing=True)
     assert open_again().replaces == (legs[0],)
     assert stream.turned_away()
     assert open_again().replaces == ()
     assert opens[0] == opens[1] != opens[2]
-    assert [stream.lost_unpaired(leg, told=False) for leg in legs] == [True] * MAX_REPLACED + [False]
+    assert [stream.lost_unpaired(leg, passed_nothing=False) for leg in legs] == [True] * MAX_REPLACED + [False]
     stream.passed_on(new_id())
     stream.local_broken("gone")
     assert not stream.turned_away()

@@ -50,3 +50,7 @@ class ProtocolViolation(TunnelError):
 
 class BadProxyHeader(TunnelError):
     """A connection that ought to begin with a PROXY header does not."""
+
+
+class InvalidTransition(TunnelError):
+    """A bug of ours: something happened to a stream that cannot happen in its phase."""

@@ -42,8 +42,8 @@ class Joined(ClientAgent):
         if self._status is None:
             super().connected()
             return
-        ((tunnel, socks),) = self._listening
-        for line in (f"connected: {self.hint(tunnel, socks[0])}", *self._remarks):
+        (listener,) = self._listeners
+        for line in (f"connected: {self.hint(listener)}", *self._remarks):
             self._status.say(line)
 
     def fail(self, error: TunnelError) -> None:

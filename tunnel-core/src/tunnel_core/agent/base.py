@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import Any, Final, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry
 
@@ -18,6 +18,7 @@ from ..net.route import RouteWatch
 from ..protocol.endpoints import Role, new_id
 from ..protocol.frames import CloseCode
 from ..protocol.replay import ReplayMemory
+from ..protocol.stream import StreamContext
 from ..service import logs
 from ..service.admin import AdminServer
 from ..service.metrics import ProcessMetrics, TunnelLabels
@@ -25,8 +26,10 @@ from ..service.run import loop_name
 from ..service.settings import show_duration
 from . import reach
 from .clock import StreamClock
+from .context import AgentContext
 from .credentials import RENEW, SOON, RelayClock
-from .metrics import AgentMetrics, Carried
+from .metrics import AgentMetrics
+from .session import Session
 from .settings import AgentSettings
 from .times import AgentTimes
 
@@ -36,59 +39,62 @@ MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 REPEAT_FAILURE: Final = 30.0  # seconds between log lines while the relay stays away for the same reason
 
 
-class Stoppable(Protocol):
-    """A session of either agent."""
-
-    def stop(self) -> None: ...
+S = TypeVar("S", bound=AgentSettings)
 
 
-class Agent:
+class Agent(Generic[S]):
     """A service (service.run.Service). Subclasses hold the streams and say when all is ready."""
 
-    def __init__(
-        self, settings: AgentSettings, role: Role, tunnels: list[str], times: AgentTimes = AgentTimes()
-    ) -> None:
-        self.settings = settings
+    def __init__(self, settings: S, role: Role, tunnels: list[str], times: AgentTimes = AgentTimes()) -> None:
         self.times = times
-        self.log = logs.get()
-        self.stream_log = logs.Throttle(
-            self.log
-        )  # for what streams write: peers and applications decide how many there are
+        self._role = role
         self.failed: asyncio.Future[TunnelError] = asyncio.get_running_loop().create_future()
-        self.memory = ReplayMemory(settings.replay_memory, FRAME_SIZE)
-        self.clock = StreamClock()
+        log = logs.get()
         self.registry = registry = CollectorRegistry()
         process = ProcessMetrics(registry, f"{role}-agent", loop_name())
-        self.metrics = AgentMetrics(registry, TunnelLabels(), self.memory, self.carried)
-        self.monitor = LegMonitor(
-            process.leg_round_trip.observe, process.loop_lag.observe, stood_still=self._stood_still, times=times.legs
-        )
+        self._clock = StreamClock()
+        memory = ReplayMemory(settings.replay_memory, FRAME_SIZE)
         self._relay_clock = RelayClock(self._clock_moved)
-        self._credentials = reach.credentials(settings, role, self._relay_clock)
-        self._credentials.check(tunnels)
-        self.dialer = reach.dialer(
-            settings,
-            role,
-            self._credentials,
-            timeout=times.dial,
-            instance_key=new_id() if role == "host" else None,
-            on_failure=self._relay_failed,
-            on_success=self._relay_found,
+        credentials = reach.credentials(settings, role, self._relay_clock)
+        credentials.check(tunnels)
+        self.context = AgentContext(
+            settings=settings,
+            log=log,
+            stream_log=logs.Throttle(log),
+            streams=StreamContext(settings.window, memory, self._clock.add),
+            monitor=LegMonitor(
+                process.leg_round_trip.observe,
+                process.loop_lag.observe,
+                stood_still=self._stood_still,
+                times=times.legs,
+            ),
+            credentials=credentials,
+            dialer=reach.dialer(
+                settings,
+                role,
+                credentials,
+                timeout=times.dial,
+                instance_key=new_id() if role == "host" else None,
+                on_failure=self._relay_failed,
+                on_success=self._relay_found,
+            ),
+            metrics=AgentMetrics(registry, TunnelLabels(), memory, self.sessions),
+            fail=self.fail,
         )
-        self._route = RouteWatch(lambda: self.dialer.peer, self._network_changed, times.route)
+        self._route = RouteWatch(lambda: self.context.dialer.peer, self._network_changed, times.route)
         self._connected = False  # once
         self._token_timer: asyncio.TimerHandle | None = None
-        self._told: tuple[str, float] | None = None  # what was last logged of the relay's absence, when
+        self._failure: tuple[str, float] | None = None  # what was last logged of the relay's absence, when
         self.admin: AdminServer | None = None
         if settings.admin_port is not None:
             listening = sockets.listen(settings.admin_host, settings.admin_port)
             self.admin = AdminServer(listening, registry, self.readiness)
         if settings.sends_token_in_clear:
-            self.log.warning("token in clear", relay=settings.relay, hint="use wss:// outside this machine")
+            self.context.log.warning("token in clear", relay=settings.relay, hint="use wss:// outside this machine")
 
     # What subclasses fill in.
 
-    def carried(self) -> Iterable[Carried]:
+    def sessions(self) -> Iterable[Session[Any]]:
         """The streams of now."""
         raise NotImplementedError
 
@@ -98,25 +104,25 @@ class Agent:
 
     def connected(self) -> None:
         """The relay has let this agent in for the first time: say so."""
-        self.log.info("connected", relay=self.settings.relay)
+        self.context.log.info("connected", relay=self.context.settings.relay)
 
     # Service
 
     async def start(self) -> None:
-        self.monitor.start()
+        self.context.monitor.start()
         self._route.start()
         if self.admin is not None:
             await self.admin.start()
-            self.log.info("admin port", host=self.settings.admin_host, port=self.admin.port)
+            self.context.log.info("admin port", host=self.context.settings.admin_host, port=self.admin.port)
 
     async def stop(self) -> None:
         """The subclass has let its streams go; now what they ran on."""
-        await self.monitor.close_all(CloseCode.GOING_AWAY, "the agent stops", LEG_PATIENCE)
-        self.clock.stop()
+        await self.context.monitor.close_all(CloseCode.GOING_AWAY, "the agent stops", LEG_PATIENCE)
+        self._clock.stop()
         self._route.stop()
         if self._token_timer is not None:
             self._token_timer.cancel()
-        self.monitor.stop()
+        self.context.monitor.stop()
         if self.admin is not None:
             await self.admin.stop()
 
@@ -128,75 +134,71 @@ class Agent:
     # What legs may not survive: those that have not are to be known before a stream is given one.
 
     def _stood_still(self, seconds: float) -> None:
-        self.log.info("stood still", seconds=round(seconds, 1))
+        self.context.log.info("stood still", seconds=round(seconds, 1))
         # What is shorter is a busy machine's: that would only get busier by moving its streams.
-        self.monitor.suspect(idle_only=seconds < BUSY)
+        self.context.monitor.suspect(idle_only=seconds < BUSY)
         if seconds > self.times.dial:
-            self.dialer.restart()
+            self.context.dialer.restart()
 
     def _network_changed(self) -> None:
-        self.log.info("network changed")
-        self.monitor.suspect(idle_only=False)
-        self.dialer.restart()
+        self.context.log.info("network changed")
+        self.context.monitor.suspect(idle_only=False)
+        self.context.dialer.restart()
 
     # The relay's comings and goings.
 
     def absence(self) -> str | None:
         """Why the relay is away: empty if it is not, None before the first dial has come to anything."""
-        if self.dialer.reachable:
+        if self.context.dialer.reachable:
             return ""
-        return self._told[0] if self._told is not None else None
+        return self._failure[0] if self._failure is not None else None
 
     def _relay_failed(self, reason: str) -> None:
-        self.metrics.dial_failures.inc()
+        self.context.metrics.dial_failures.inc()
         now = time.monotonic()
         if (
-            self._told is None
-            or (self._told[0] != reason and now - self._told[1] > 1)
-            or now - self._told[1] > REPEAT_FAILURE
+            self._failure is None
+            or (self._failure[0] != reason and now - self._failure[1] > 1)
+            or now - self._failure[1] > REPEAT_FAILURE
         ):
-            self._told = reason, now
-            self.log.warning("relay unreachable", reason=reason)
+            self._failure = reason, now
+            self.context.log.warning("relay unreachable", reason=reason)
 
     def _relay_found(self) -> None:
         if not self._connected:
             self._connected = True
             self.connected()
             self._look_at_token()
-        if self._told is not None:
-            self._told = None
-            self.log.info("relay reachable", relay=self.settings.relay)
+        if self._failure is not None:
+            self._failure = None
+            self.context.log.info("relay reachable", relay=self.context.settings.relay)
 
     # The token's end.
 
     def _clock_moved(self) -> None:
         clock = self._relay_clock
         if clock.differs:
-            self.log.warning("clock differs", clock=f"{clock}", hint="set this machine's clock (NTP)")
+            self.context.log.warning("clock differs", clock=f"{clock}", hint="set this machine's clock (NTP)")
         else:
-            self.log.info("clock agrees", relay=self.settings.relay)
-
-    def may_show_another(self, token: str | None) -> bool:
-        """Whether a dial may be let in where one with `token` is not."""
-        return self._credentials.may_differ(token)
+            self.context.log.info("clock agrees", relay=self.context.settings.relay)
 
     def _look_at_token(self) -> None:
         """Warn of the end of the token that this agent was given, days before; and look again tomorrow."""
-        if not self.settings.token:
+        if not self.context.settings.token:
             return
         wait = DAY
         with contextlib.suppress(UsageError):  # a file that is unreadable now is told of where it is needed
-            left = self._credentials.grant().expires - self._relay_clock.now()
+            left = self.context.credentials.grant().expires - self._relay_clock.now()
             if 0 < left < SOON:
-                self.log.warning("token ends soon", left=show_duration(left), hint=RENEW)
+                self.context.log.warning("token ends soon", left=show_duration(left), hint=RENEW)
             if left > HOUR:
                 wait = min(DAY, left - HOUR)
         self._token_timer = asyncio.get_running_loop().call_later(max(MINUTE, wait), self._look_at_token)
 
-    async def reset_all(self, sessions: Iterable[Stoppable]) -> None:
+    async def reset_all(self) -> None:
         """Reset all streams, and wait a little until the other ends know."""
-        for session in sessions:
-            session.stop()
-        deadline = time.monotonic() + self.settings.stop_timeout
-        while any(True for _ in self.carried()) and time.monotonic() < deadline:
+        for session in tuple(self.sessions()):
+            session.stop(f"the {self._role}-agent stopped")
+        deadline = time.monotonic() + self.context.settings.stop_timeout
+        while any(True for _ in self.sessions()) and time.monotonic() < deadline:
             await asyncio.sleep(0.05)

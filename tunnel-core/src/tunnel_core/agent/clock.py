@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Final
+from typing import Any, Final
 
 from ..protocol.stream import Stream
 
@@ -19,10 +19,10 @@ class StreamClock:
     """
 
     def __init__(self) -> None:
-        self._owing: deque[tuple[float, Stream]] = deque()  # when to tick, the next first
+        self._owing: deque[tuple[float, Stream[Any]]] = deque()  # when to tick, the next first
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, stream: Stream) -> None:
+    def add(self, stream: Stream[Any]) -> None:
         """Call `stream.tick` every interval until it returns False."""
         loop = asyncio.get_running_loop()
         self._owing.append((loop.time() + INTERVAL, stream))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from ..errors import ProtocolViolation
-from ..net.leg import MOST_UNSENT, Leg
-from ..net.liveness import LegMonitor
-from ..net.tcp import TcpConnection
+from ..net.leg import MOST_UNSENT, Leg, Monitor
 from ..protocol.control import MAX_MESSAGE, Decoder, Message, Unknown, encode
 from ..protocol.frames import CloseCode
+from ..protocol.local import HOLD_LINK
 from ..protocol.raw import RawStream
-from ..protocol.stream import HOLD_LINK, Stream
+from ..protocol.stream import Stream
 
+AnyStream = Stream[Any] | RawStream[Any]
 M_contra = TypeVar("M_contra", contravariant=True)
 M = TypeVar("M")
 L_contra = TypeVar("L_contra", contravariant=True)
@@ -24,22 +24,33 @@ class LegOwner(Protocol[L_contra, M_contra]):
 
     def on_message(self, leg: L_contra, message: M_contra | Unknown) -> None: ...
     def on_leg_end(self, leg: L_contra, code: int, reason: str) -> None:
-        """Nothing more will come: the peer's close code, or 1006."""
+        """Nothing more will come: the peer's close code, or 1006. The session on the leg hears of it after this."""
+
+
+class LegSession(Protocol[L_contra, M_contra]):
+    """The session whose stream a leg carries, or is about to."""
+
+    def on_message(self, leg: L_contra, message: M_contra) -> None: ...
+    def leg_ended(self, leg: L_contra, code: int, reason: str) -> None:
+        """`leg` brings nothing more: a raw peer has closed, or the leg is lost."""
+
+    def leg_gone(self, leg: L_contra) -> None:
+        """The socket of `leg`, which still carries the stream, is closed."""
 
 
 class AgentLeg(Leg, Generic[M]):
     """One leg of an agent.
 
-    While it carries, its bytes go straight to `stream`, and it holds the local socket `tcp`
-    while the network does not take more.
+    While it carries, its bytes go straight to `stream`, whose local socket it holds while the
+    network does not take more.
     """
 
-    def __init__(self, monitor: LegMonitor, decode: Decoder[M], owner: LegOwner[AgentLeg[M], M]) -> None:
+    def __init__(self, monitor: Monitor, decode: Decoder[M], owner: LegOwner[Self, M]) -> None:
         super().__init__(monitor, client=True, text_limit=MAX_MESSAGE)
         self._decode = decode
-        self.owner = owner
-        self.stream: Stream | RawStream | None = None
-        self.tcp: TcpConnection | None = None
+        self.owner: LegOwner[Self, M] = owner
+        self.session: LegSession[Self, M] | None = None
+        self.stream: AnyStream | None = None
         self.paired = False
         self.leaving = False  # `goaway` came: nothing new goes on it
 
@@ -49,22 +60,22 @@ class AgentLeg(Leg, Generic[M]):
 
     @property
     def expendable(self) -> bool:
-        return not isinstance(self.stream, RawStream)
+        return self.stream is None or self.stream.resumable
 
-    def attach(self, stream: Stream | RawStream, tcp: TcpConnection) -> None:
-        """Carry `stream` from now on."""
+    def attach(self, session: LegSession[Self, M], stream: AnyStream) -> None:
+        """Carry `stream` of `session` from now on."""
+        self.session = session
         self.stream = stream
-        self.tcp = tcp
         # A resume sends all that is unacknowledged at once.
-        self.most_unsent = MOST_UNSENT + (stream.window if isinstance(stream, Stream) else 0)
+        self.most_unsent = MOST_UNSENT + stream.window
         if self.congested:
-            tcp.hold(HOLD_LINK)
+            stream.local.hold(HOLD_LINK)
 
     def detach(self) -> None:
         """Carry nothing."""
-        if self.tcp is not None:
-            self.tcp.release(HOLD_LINK)
-        self.stream = self.tcp = None
+        if self.stream is not None:
+            self.stream.local.release(HOLD_LINK)
+        self.session = self.stream = None
 
     def send_message(self, message: Message, *, linger: bool = False) -> None:
         self.send_text(encode(message), linger=linger)
@@ -77,7 +88,7 @@ class AgentLeg(Leg, Generic[M]):
         elif self.open:
             self.violated(CloseCode.POLICY_VIOLATION, "data without a stream")
 
-    def on_text(self, payload: bytes) -> None:
+    def on_text(self: Self, payload: bytes) -> None:
         if not self.open:
             return  # the leg is being closed: it takes no new stream, and the one it had is off it
         try:
@@ -87,12 +98,18 @@ class AgentLeg(Leg, Generic[M]):
             return
         self.owner.on_message(self, message)
 
-    def on_end(self, code: int, reason: str) -> None:
+    def on_end(self: Self, code: int, reason: str) -> None:
         self.owner.on_leg_end(self, code, reason)
+        if self.session is not None:
+            self.session.leg_ended(self, code, reason)
+
+    def on_gone(self: Self) -> None:
+        if self.session is not None:
+            self.session.leg_gone(self)
 
     def on_writable(self, writable: bool) -> None:
-        if self.tcp is not None:
+        if self.stream is not None:
             if writable:
-                self.tcp.release(HOLD_LINK)
+                self.stream.local.release(HOLD_LINK)
             else:
-                self.tcp.hold(HOLD_LINK)
+                self.stream.local.hold(HOLD_LINK)

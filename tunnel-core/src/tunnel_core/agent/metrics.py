@@ -17,7 +17,7 @@ from ..service.metrics import SECONDS, TunnelLabels
 RESUMES: Final = ("resumed", "moved", "lost")  # what became of a stream that lost its leg
 
 
-class Carried(Protocol):
+class CountedStream(Protocol):
     """A stream, as far as it is counted."""
 
     @property
@@ -33,7 +33,7 @@ class Carried(Protocol):
 class _Streams:
     """Counts at scrape time what the streams count themselves, so that no byte costs a metric."""
 
-    def __init__(self, live: Callable[[], Iterable[Carried]], labels: TunnelLabels) -> None:
+    def __init__(self, live: Callable[[], Iterable[CountedStream]], labels: TunnelLabels) -> None:
         self._live = live
         self._labels = labels
         self.sent: Tally[str] = Tally()  # by streams that are over
@@ -44,7 +44,7 @@ class _Streams:
         self.sent[tunnel] += 0
         self.received[tunnel] += 0
 
-    def over(self, stream: Carried) -> None:
+    def over(self, stream: CountedStream) -> None:
         tunnel = self._labels(stream.tunnel)
         self.sent[tunnel] += stream.sent
         self.received[tunnel] += stream.received
@@ -89,7 +89,7 @@ class AgentMetrics:
         registry: CollectorRegistry,
         labels: TunnelLabels,
         memory: ReplayMemory,
-        live: Callable[[], Iterable[Carried]],
+        live: Callable[[], Iterable[CountedStream]],
     ) -> None:
         self._labels = labels
         self._streams = _Streams(live, labels)
@@ -164,7 +164,7 @@ class AgentMetrics:
         self._opened(tunnel).inc()
         self.open_seconds.observe(seconds)
 
-    def ended(self, stream: Carried, outcome: Outcome) -> None:
+    def ended(self, stream: CountedStream, outcome: Outcome) -> None:
         self._streams.over(stream)
         self._ended(stream.tunnel, outcome.value).inc()
 

@@ -8,25 +8,14 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
+from ..protocol.local import HOLD_END, Carrier
 from ..protocol.replay import ReplayMemory
 from .sockets import Address, connect, is_ip, reset_on_close, tune, unread_of
 
 # Bytes from which on a write goes straight to the socket: the transport would need a copy.
 LARGE_WRITE: Final = 16 * 1024 if hasattr(os, "writev") else sys.maxsize
-HOLD_END: Final = 8  # why the socket is not read, beside a stream's reasons: it is about to be reset
-
-
-class Carrier(Protocol):
-    """What a local connection feeds: a Stream or a RawStream."""
-
-    @property
-    def credit(self) -> int: ...
-    def local_data(self, data: memoryview | bytes) -> None: ...
-    def local_eof(self) -> None: ...
-    def local_broken(self, reason: str) -> None: ...
-    def local_drained(self) -> None: ...
 
 
 class TcpConnection(asyncio.BufferedProtocol):
@@ -38,23 +27,39 @@ class TcpConnection(asyncio.BufferedProtocol):
 
     carrier: Carrier
 
-    def __init__(self, memory: ReplayMemory, on_connected: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, memory: ReplayMemory, connected: Callable[[], None] | None = None) -> None:
         self._memory = memory
-        self._on_connected = on_connected  # before any byte can have come
+        self._connected = connected  # called once, before any byte can have come
         self._transport: asyncio.Transport | None = None
         self._early: list[bytes] = []  # written before there was a socket: EARLY_DATA at most
         self._early_eof = False
         self._holds = 0
         self._limits = (0, 0)
         self._closing = False  # nothing is written any more
-        self._dialed = False
+        self._dial: asyncio.Task[None] | None = None
         self._peer_eof = False
         self._failure = ""  # why the connection broke, while the rest is being read
         self._unread: socket.socket | None = None  # the rest
 
-    async def dial(self, address: Address, patience: float) -> None:
-        """Connect to `address`. Raises OSError (TimeoutError after `patience` seconds)."""
-        self._dialed = True
+    def dial(
+        self, address: Address, patience: float, connected: Callable[[], None], failed: Callable[[OSError], None]
+    ) -> None:
+        """Connect to `address`. One of the two is called, unless the connection is closed before.
+
+        `failed` gets the error: TimeoutError after `patience` seconds.
+        """
+        self._connected = connected
+        self._dial = asyncio.get_running_loop().create_task(self._dial_now(address, patience, failed))
+
+    async def _dial_now(self, address: Address, patience: float, failed: Callable[[OSError], None]) -> None:
+        try:
+            await self._connect(address, patience)
+        except OSError as exc:
+            failed(exc)
+        finally:
+            self._dial = None
+
+    async def _connect(self, address: Address, patience: float) -> None:
         loop = asyncio.get_running_loop()
         if not address.is_unix and is_ip(address.host):
             # One address and no name: the loop's own way is a third faster.
@@ -124,13 +129,13 @@ class TcpConnection(asyncio.BufferedProtocol):
             self._transport.set_write_buffer_limits(*self._limits)
 
     def close(self) -> None:
-        self._forget_unread()
+        self._forget_rest()
         self._closing = True
         if self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
-        self._forget_unread()
+        self._forget_rest()
         if self._closing:
             return
         self._closing = True
@@ -174,10 +179,13 @@ class TcpConnection(asyncio.BufferedProtocol):
             if size:
                 self.carrier.local_data(self._memory.block[:size])
             else:
-                self._forget_unread()
+                self._forget_rest()
                 self.carrier.local_broken(self._failure)
 
-    def _forget_unread(self) -> None:
+    def _forget_rest(self) -> None:
+        """Dial no more, and read nothing more of a broken connection."""
+        if self._dial is not None:
+            self._dial.cancel()
         if self._unread is not None:
             self._unread.close()
             self._unread = None
@@ -190,9 +198,11 @@ class TcpConnection(asyncio.BufferedProtocol):
             self._closing = False
             self.abort()
             return
-        if self._dialed:
+        if self._dial is not None:
             tune(transport.get_extra_info("socket"))
-        self._on_connected()
+        connected, self._connected = self._connected, None
+        if connected is not None:
+            connected()
         if self._limits[0]:
             transport.set_write_buffer_limits(*self._limits)
         if self._early:

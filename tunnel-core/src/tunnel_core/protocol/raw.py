@@ -1,17 +1,19 @@
 """One end of a TCP connection whose other end is a raw leg (PROTOCOL.md, "Raw legs"), without I/O.
 
 No offsets, no acknowledgements, no resume: bytes, a close code for the end, and the leg
-itself is paused when the local socket is full. It has the face that Stream has towards
-its local socket, so an agent carries either alike.
+itself is paused when the local socket is full. RawStream has the face of a Stream, towards
+its local socket as towards its leg, so an agent carries either alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
+from .control import Message
 from .frames import CloseCode
-from .stream import Local, Outcome, Payload
+from .local import Local, Payload
+from .stream import Outcome
 
 READ: Final = 256 * 1024  # more than any one read of a local socket brings
 HIGH_WATER: Final = 256 * 1024  # bytes for the local socket at which the leg is paused
@@ -34,22 +36,27 @@ class RawLink(Protocol):
     def resume_reading(self) -> None: ...
 
 
-class RawStream:
+L = TypeVar("L", bound=RawLink)
+
+
+class RawStream(Generic[L]):
     """Joins a local socket to a leg that ends at a raw peer."""
 
+    resumable = False
+    window = 0  # bytes that this end keeps: it cannot send again
     credit = READ
 
     def __init__(
         self,
         local: Local,
-        link: RawLink,
+        link: L,
         closed: Callable[[Outcome, str], None],
         *,
         sent: int = 0,
         eof: bool = False,
     ) -> None:
         self.local = local
-        self.link: RawLink | None = link
+        self.link: L | None = link
         self.sent = sent
         self.received = 0
         self._closed = closed
@@ -57,6 +64,10 @@ class RawStream:
         self._ended = False  # the peer closed in peace
         self._over = False
         self._paused = False
+
+    def refuse(self, reason: str) -> None:
+        """The target did not."""
+        self._end(Outcome.REFUSED, reason)
 
     def local_data(self, data: Payload) -> None:
         if self.link is not None:
@@ -89,6 +100,9 @@ class RawStream:
         if not self._paused and self.local.pending > HIGH_WATER and self.link is not None:
             self._paused = True
             self.link.pause_reading()
+
+    def on_message(self, message: Message) -> None:
+        """A raw peer says nothing: what comes was meant for the stream that this one replaced."""
 
     def link_closed(self, code: int, reason: str) -> None:
         """The peer sent a close frame, or (code 1006) the leg was lost."""

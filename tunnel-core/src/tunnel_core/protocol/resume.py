@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import enum
 import hmac
-from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from typing import Final, Generic, NamedTuple
 
 from .control import (
     MAX_REPLACED,
@@ -33,42 +33,37 @@ from .control import (
 )
 from .endpoints import new_id
 from .identity import resume_proof, resumed_proof
-from .raw import RawLink, RawStream
+from .local import HOLD_MEMORY, HOLD_WINDOW, Local
 from .remembered import Remembered
-from .replay import ReplayMemory
-from .stream import HOLD_MEMORY, HOLD_WINDOW, Link, Local, Outcome, Phase, Stream, Turn
+from .stream import L, Outcome, Phase, Stream, StreamContext, Trigger
 
 MAX_REMEMBERED: Final = 16384  # ended streams a host remembers: some 8 MB
 
 
-class ClientStream(Stream):
+class ClientStream(Stream[L]):
     """The end that opens, and resumes."""
 
     def __init__(
         self,
         local: Local,
         *,
-        window: int,
-        memory: ReplayMemory,
+        context: StreamContext,
         owner: str,
-        clock: Callable[[Stream], None],
         closed: Callable[[Outcome, str], None],
         e2e: bool = False,
     ) -> None:
-        super().__init__(
-            new_id(), new_id(), local, window=window, memory=memory, owner=owner, clock=clock, closed=closed
-        )
+        super().__init__(new_id(), new_id(), local, None, context=context, owner=owner, closed=closed)
         self.e2e = e2e  # it is sealed: both ends must say so
-        self.candidate: Link | None = None  # the leg whose `resume` is not answered yet
-        self.instance = ""  # the host-agent that has the stream; "" until `paired` told
+        self.candidate: L | None = None  # the leg whose `resume` is not answered yet
+        self.instance = ""  # the host-agent that has the stream; "" until it is paired
         self._opened = False
         self._unsettled: tuple[str, ...] = ()  # legs on which it was opened, and perhaps passed on
         self._attempt = 0
         self._asked = 0  # bytes received when `resume` was sent
         self._asked_on = ""  # the id of the leg that it was sent on
 
-    def open(self, link: Link) -> None:
-        """Open the stream on `link`, with what was read so far.
+    def open(self, link: L, instance: str = "") -> None:
+        """Open the stream on `link`, with what was read so far; `instance` is its host-agent, if it is paired.
 
         Again, if it was open before: under the same id if the relay is to say whether it was
         passed on (see `lost_unpaired`), else under another.
@@ -77,23 +72,23 @@ class ClientStream(Stream):
             self.id, self.key = new_id(), new_id()
         self._opened = True
         self._attempt = 0
-        self.instance = ""
+        self.instance = instance
         self.link = link
         self._say(Open(self.id, self.key, self.window, self._unsettled, e2e=self.e2e))
         self._carry_on(0)
 
-    def lost_unpaired(self, leg: str, *, told: bool) -> bool:
+    def lost_unpaired(self, leg: str, *, passed_nothing: bool) -> bool:
         """The leg on which the stream was opened was lost before `paired` came.
 
-        `told`: the relay has told that it passed nothing on. Returns False if the stream cannot
+        `passed_nothing`: the relay said that it passed nothing on. Returns False if the stream cannot
         be opened anew: it has lost too many, or its local socket is broken and nobody can be told.
         """
-        if not told and (self.replay.end or self._eof):
+        if not passed_nothing and (self.replay.end or self._eof):
             self._unsettled += (leg,)
         return self.phase is Phase.OPENING and len(self._unsettled) <= MAX_REPLACED
 
     def turned_away(self) -> bool:
-        """The relay has told that nothing of the stream was passed on, by this leg or any before it.
+        """The relay said that nothing of the stream was passed on, by this leg or any before it.
 
         Returns False if the stream cannot be opened anew: its local socket is broken.
         """
@@ -106,7 +101,7 @@ class ClientStream(Stream):
         self.instance = instance
         self._unsettled = ()
 
-    def resume(self, link: Link, leg: str) -> None:
+    def resume(self, link: L, leg: str) -> None:
         """Ask the host to carry on on a new leg, whose id is `leg`."""
         self.candidate = link
         self._attempt += 1
@@ -116,14 +111,17 @@ class ClientStream(Stream):
         proof = resume_proof(self.key, stream=self.id, leg=leg, attempt=self._attempt, received=received)
         link.send_message(Resume(self.id, proof, self.instance, self._attempt, received))
 
-    def become_raw(self, link: RawLink, closed: Callable[[Outcome, str], None]) -> RawStream:
-        """The peer turned out to be raw: what follows is bytes and closes. This stream is over, and silent."""
-        raw = RawStream(self.local, link, closed, sent=self.replay.end, eof=self._eof)
-        self._turn(Turn.END)
+    def become_raw(self) -> tuple[int, bool]:
+        """The peer turned out to be raw: this stream is over, in silence, and its local socket is another's.
+
+        Returns how many bytes of the local socket are on the leg, and whether it has ended.
+        """
+        self._transition(Trigger.END)
+        self.link = None
         self.replay.clear()
         self.share.close()
         self.local.release(HOLD_WINDOW | HOLD_MEMORY)
-        return raw
+        return self.replay.end, self._eof
 
     def candidate_lost(self) -> None:
         """The leg that was to be the next is gone, or did not answer in time."""
@@ -173,7 +171,7 @@ class ClientStream(Stream):
 
     def _on_accepted(self, window: int) -> None:
         if self.phase is Phase.OPENING:
-            self._turn(Turn.ACCEPT)
+            self._transition(Trigger.ACCEPT)
             self._agree(window)
 
     def _on_resumed(self, message: Resumed) -> None:
@@ -205,37 +203,27 @@ class ClientStream(Stream):
         return self.phase is Phase.LIVE
 
 
-class HostStream(Stream):
+class HostStream(Stream[L]):
     """The end that accepts, and answers resumes."""
 
     def __init__(
         self,
         message: Open,
         local: Local,
+        link: L,
         *,
-        window: int,
-        memory: ReplayMemory,
+        context: StreamContext,
         owner: str,
-        clock: Callable[[Stream], None],
         closed: Callable[[Outcome, str], None],
     ) -> None:
-        super().__init__(
-            message.stream,
-            message.key,
-            local,
-            window=window,
-            memory=memory,
-            owner=owner,
-            clock=clock,
-            closed=closed,
-        )
+        super().__init__(message.stream, message.key, local, link, context=context, owner=owner, closed=closed)
         self.attempt = 0
         self.e2e = message.e2e
         self._agree(message.window)
 
     def accept(self) -> None:
         """The target answered; or, of a sealed stream, the ClientHello was taken."""
-        self._turn(Turn.ACCEPT)
+        self._transition(Trigger.ACCEPT)
         # The target's answer to what came with `open` mostly follows at once.
         self._say(Accepted(self.id, self.window, e2e=self.e2e), linger=bool(self.received))
         self._tick_later()
@@ -258,7 +246,7 @@ class HostStream(Stream):
         if self.phase is Phase.RESETTING and self.link is None:
             self.expire("")
 
-    def resume(self, link: Link, message: Resume, leg: str) -> None:
+    def resume(self, link: L, message: Resume, leg: str) -> None:
         """Carry on on `link`; `leg` is the id of the client's leg. The caller has closed the leg that was attached."""
         self.attempt = message.attempt
         self.link = link
@@ -288,28 +276,25 @@ class _Ended(NamedTuple):
     reason: str
 
 
-class HostStreams:
+class HostStreams(Generic[L]):
     """The streams of one tunnel of a host-agent, and how the late ones ended."""
 
     def __init__(self, *, remember: float) -> None:
-        self._streams: dict[str, HostStream] = {}
+        self._streams: dict[str, HostStream[L]] = {}
         # By stream; each belongs to the client's subject, whose flood shall push out nobody else's.
         self._ended: Remembered[_Ended] = Remembered(remember, MAX_REMEMBERED)
 
     def __len__(self) -> int:
         return len(self._streams)
 
-    def __iter__(self) -> Iterator[HostStream]:
-        return iter(tuple(self._streams.values()))
-
     def knows(self, stream_id: str) -> bool:
         """Whether a stream of this id is or was here: a late `open` must not connect again."""
         return stream_id in self._streams or stream_id in self._ended
 
-    def add(self, stream: HostStream) -> None:
+    def add(self, stream: HostStream[L]) -> None:
         self._streams[stream.id] = stream
 
-    def end(self, stream: HostStream, subject: str, outcome: Outcome, reason: str, now: float) -> None:
+    def end(self, stream: HostStream[L], subject: str, outcome: Outcome, reason: str, now: float) -> None:
         """Remember how a stream of `subject` ended, for the resume window."""
         del self._streams[stream.id]
         self._ended.put(stream.id, subject, _Ended(stream.key, outcome is Outcome.FINISHED, reason), now)
@@ -318,7 +303,7 @@ class HostStreams:
         """The client has shown that it knows how this stream ended."""
         self._ended.forget(stream_id)
 
-    def find(self, message: Resume, leg: str, subject: str, now: float) -> HostStream | Resumed | Gone | Refusal:
+    def find(self, message: Resume, leg: str, subject: str, now: float) -> HostStream[L] | Resumed | Gone | Refusal:
         """The stream to resume, or the answer to a `resume` that came from the client leg `leg` of `subject`.
 
         An id without a proof of its key is as good as none.

@@ -17,29 +17,20 @@ socket: all that was received, less what still waits in the socket's write buffe
 Whether a link is attached is a fact of its own, independent of the phase. A stream
 without one (the client's is MOVING, the host's DETACHED) goes on reading its local socket
 up to the window, keeps everything, and says nothing. Once a new link is attached, it
-sends again from the offset that the other end names: resume.py. The phases:
-
-    phase       turn     → phase        when
-    ----------  -------    ----------   --------------------------------------------------
-    OPENING     ACCEPT   → LIVE         the target answered (host); `accepted` came (client)
-    OPENING     BREAK    → RESETTING    the local socket broke: the peer is owed a `reset`
-    OPENING     END      → CLOSED       refused, gone, reset by the peer, out of time
-    LIVE        BREAK    → RESETTING    as above
-    LIVE        FINISH   → CLOSED       both FINs are acknowledged: the pair is free again
-    LIVE        END      → CLOSED       gone, reset by the peer, out of time
-    RESETTING   END      → CLOSED       the peer answered the `reset`, or will not any more
+sends again from the offset that the other end names: resume.py. TRANSITIONS has the phases,
+and docs/architecture.md draws them.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
+from ..errors import InvalidTransition
 from .control import EARLY_DATA, Ack, Fin, Message, Reset
+from .local import HOLD_LINK, HOLD_MEMORY, HOLD_WINDOW, Local, Payload
 from .replay import ReplayBuffer, ReplayMemory
-
-Payload = memoryview | bytes
 
 
 class Phase(enum.Enum):
@@ -49,7 +40,7 @@ class Phase(enum.Enum):
     CLOSED = "closed"
 
 
-class Turn(enum.Enum):
+class Trigger(enum.Enum):
     """What moves a stream from one phase to the next."""
 
     ACCEPT = "accept"
@@ -58,14 +49,15 @@ class Turn(enum.Enum):
     END = "end"
 
 
+# (phase, trigger) → phase
 TRANSITIONS: Final = {
-    (Phase.OPENING, Turn.ACCEPT): Phase.LIVE,
-    (Phase.OPENING, Turn.BREAK): Phase.RESETTING,
-    (Phase.OPENING, Turn.END): Phase.CLOSED,
-    (Phase.LIVE, Turn.BREAK): Phase.RESETTING,
-    (Phase.LIVE, Turn.FINISH): Phase.CLOSED,
-    (Phase.LIVE, Turn.END): Phase.CLOSED,
-    (Phase.RESETTING, Turn.END): Phase.CLOSED,
+    (Phase.OPENING, Trigger.ACCEPT): Phase.LIVE,  # the target answered (host); `accepted` came (client)
+    (Phase.OPENING, Trigger.BREAK): Phase.RESETTING,  # the local socket broke: the peer is owed a `reset`
+    (Phase.OPENING, Trigger.END): Phase.CLOSED,  # refused, gone, reset by the peer, out of time
+    (Phase.LIVE, Trigger.BREAK): Phase.RESETTING,  # as above
+    (Phase.LIVE, Trigger.FINISH): Phase.CLOSED,  # both FINs are acknowledged: the pair is free again
+    (Phase.LIVE, Trigger.END): Phase.CLOSED,  # gone, reset by the peer, out of time
+    (Phase.RESETTING, Trigger.END): Phase.CLOSED,  # the peer answered the `reset`, or will not any more
 }
 
 
@@ -98,71 +90,50 @@ MIN_READ: Final = 4096
 ALWAYS: Final = 16 * 1024
 RESET_PATIENCE: Final = 10  # ticks that the answer to a `reset` may take: 5 s
 
-# Why a local socket is not read at the moment. It is read when none of these holds.
-HOLD_WINDOW: Final = 1  # as much as the window allows is unacknowledged
-HOLD_MEMORY: Final = 2  # as much as its share of the agent's memory allows is
-HOLD_LINK: Final = 4  # the leg does not take more
+L = TypeVar("L", bound=Link)
 
 
-class Local(Protocol):
-    """The local TCP socket, as a stream sees it."""
+class StreamContext(NamedTuple):
+    """What all streams of an agent share."""
 
-    @property
-    def pending(self) -> int:
-        """Bytes that were written and have not left for the kernel yet."""
-
-    def write(self, pieces: Sequence[Payload]) -> None: ...
-
-    def write_eof(self) -> None: ...
-
-    def close(self) -> None:
-        """Close in peace: both directions have ended."""
-
-    def abort(self) -> None:
-        """Close with RST. Does nothing to a socket that is closed."""
-
-    def set_window(self, window: int) -> None:
-        """At most `window` bytes will be pending: tell of it when most of many have left."""
-
-    def hold(self, reason: int) -> None:
-        """Do not read, for `reason`."""
-
-    def release(self, reason: int) -> None:
-        """`reason` is no reason any more."""
+    window: int  # bytes that each is ready to hold, each way
+    memory: ReplayMemory
+    clock: Callable[[Stream[Any]], None]  # is asked to call `tick` every half second, until that returns False
 
 
-class Stream:
+class Stream(Generic[L]):
     """What both ends have in common; ClientStream and HostStream open and resume it.
 
-    `clock` is asked to call `tick` every half second, until that returns False. `closed` is
-    called once, when the stream is over, with the outcome and the reason, if there is one.
+    `owner` is whose share of the memory it takes. `closed` is called once, when the stream is
+    over, with the outcome and the reason, if there is one.
     """
+
+    resumable = True  # it outlives its legs
 
     def __init__(
         self,
         stream_id: str,
         key: str,
         local: Local,
+        link: L | None,
         *,
-        window: int,
-        memory: ReplayMemory,
+        context: StreamContext,
         owner: str,
-        clock: Callable[[Stream], None],
         closed: Callable[[Outcome, str], None],
     ) -> None:
         self.id = stream_id
         self.key = key
         self.local = local
-        self.link: Link | None = None
+        self.link = link
         self.phase = Phase.OPENING
-        self.window = window  # bytes this end is ready to hold, each way
+        self.window = context.window
         self.limit = EARLY_DATA  # bytes that may be unacknowledged: what both ends will hold
-        self.share = memory.share(owner)
-        self.replay = ReplayBuffer(memory, self.share)
+        self.share = context.memory.share(owner)
+        self.replay = ReplayBuffer(context.memory, self.share)
         self.received = 0  # offset below which everything came in
         self.replayed = 0  # bytes that resumes sent again
-        self._lost_at = 0  # offset up to which bytes were sent when the last link went
-        self._told = 0  # offset up to which that was acknowledged; one more for the FIN
+        self._sent_before = 0  # offset up to which bytes were sent on the links that are gone
+        self._acked = 0  # offset up to which that was acknowledged; one more for the FIN
         self._ack_step = EARLY_DATA // 4
         self._skip = 0  # bytes that come a second time, after a planned move
         self._eof = False  # the local socket ended: its FIN stands at replay.end
@@ -171,7 +142,7 @@ class Stream:
         self._ticking = False  # the clock calls
         self._patience = RESET_PATIENCE
         self.broken: tuple[Outcome, str] | None = None  # why it is RESETTING
-        self._clock = clock
+        self._clock = context.clock
         self._closed = closed
 
     # From the local socket.
@@ -217,7 +188,7 @@ class Stream:
     def local_broken(self, reason: str, outcome: Outcome = Outcome.RESET_LOCAL) -> None:
         """The local socket broke, or is to break: the far one shall break too."""
         if self.phase in (Phase.OPENING, Phase.LIVE):
-            self._turn(Turn.BREAK)
+            self._transition(Trigger.BREAK)
             self.broken = (outcome, reason)
             self.local.abort()
             self.replay.clear()
@@ -241,7 +212,7 @@ class Stream:
                 self.expire("")
         else:
             self._ack(1)
-        owes_ack = self.phase is Phase.LIVE and self.received + self._peer_fin > self._told
+        owes_ack = self.phase is Phase.LIVE and self.received + self._peer_fin > self._acked
         self._ticking = owes_ack or self.phase is Phase.RESETTING
         return self._ticking
 
@@ -270,7 +241,7 @@ class Stream:
         if not size or (self.phase is not Phase.LIVE and not self._takes_data()):
             return
         self.received += size
-        unacknowledged = self.received - self._told
+        unacknowledged = self.received - self._acked
         if unacknowledged > self.window or self._peer_fin:
             self._violated("data after fin" if self._peer_fin else "more data than the window allows")
             return
@@ -283,7 +254,7 @@ class Stream:
     def link_lost(self) -> None:
         """The attached leg is gone. Nothing of the stream is."""
         self.link = None
-        self._lost_at = self.replay.end
+        self._sent_before = self.replay.end
         self.local.release(HOLD_LINK)
 
     def on_message(self, message: Message) -> None:
@@ -359,8 +330,8 @@ class Stream:
             delivered += 1
         elif self._peer_fin:
             step = 1  # the peer's half is over: it waits for this ack, and no more will follow
-        if delivered - self._told >= step or (again and delivered):
-            self._told = delivered
+        if delivered - self._acked >= step or (again and delivered):
+            self._acked = delivered
             # The last one keeps nobody waiting but the pair, which the next stream can use soon enough.
             self._say(Ack(self.id, delivered), linger=delivered > self.received)
             self._finish_if_done()
@@ -377,7 +348,7 @@ class Stream:
 
     def _replay(self, offset: int) -> None:
         """Carry on after a resume: the other end received everything below `offset`."""
-        self.replayed += max(0, self._lost_at - offset)
+        self.replayed += max(0, self._sent_before - offset)
         self._carry_on(offset)
 
     def _without_known(self, pieces: Sequence[Payload], size: int) -> tuple[Sequence[Payload], int]:
@@ -399,8 +370,8 @@ class Stream:
         self.local.release(HOLD_WINDOW)
 
     def _finish_if_done(self) -> None:
-        if self._fin_acked and self._peer_fin and self._told > self.received:
-            self._turn(Turn.FINISH)
+        if self._fin_acked and self._peer_fin and self._acked > self.received:
+            self._transition(Trigger.FINISH)
             self._over(Outcome.FINISHED, "")
 
     def _violated(self, reason: str) -> None:
@@ -410,7 +381,7 @@ class Stream:
 
     def _end(self, outcome: Outcome, reason: str) -> None:
         if self.phase is not Phase.CLOSED:
-            self._turn(Turn.END)
+            self._transition(Trigger.END)
             self._over(outcome, reason)
 
     def _over(self, outcome: Outcome, reason: str) -> None:
@@ -422,5 +393,8 @@ class Stream:
         self.share.close()
         self._closed(outcome, reason)
 
-    def _turn(self, turn: Turn) -> None:
-        self.phase = TRANSITIONS[self.phase, turn]
+    def _transition(self, trigger: Trigger) -> None:
+        phase = TRANSITIONS.get((self.phase, trigger))
+        if phase is None:
+            raise InvalidTransition(f"a stream that is {self.phase.value} has no transition for '{trigger.value}'")
+        self.phase = phase

@@ -14,7 +14,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from ..stream import Local, Payload, Stream
+from ..local import Carrier, Local, Payload
 from .errors import Fault, SealError
 from .keys import Identity
 from .tls import PLAIN, RECORD, HostTls, Tls
@@ -33,7 +33,7 @@ class SealedLocal:
     called once if something is wrong; it is to reset the stream, or to refuse it. Nothing is carried after that.
     """
 
-    carrier: Stream
+    carrier: Carrier
 
     def __init__(
         self,
