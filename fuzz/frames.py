@@ -27,14 +27,15 @@ def read(wire: bytes, *, masked: bool, raw: bool, piece: int, most: int = sys.ma
     for start in range(0, len(wire), piece):
         rest = memoryview(bytearray(wire[start : start + piece]))
         while rest:
-            for item in reader.feed(rest, most):
+            items, _, _, consumed = reader.feed(rest, most)
+            for item in items:
                 if isinstance(item, Event):
                     out.append(item)
                 elif out and isinstance(out[-1], bytes):
                     out[-1] += bytes(item)
                 else:
                     out.append(bytes(item))
-            rest = rest[reader.taken :]
+            rest = rest[consumed:]
     return out
 
 

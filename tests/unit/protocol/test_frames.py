@@ -40,8 +40,9 @@ def read(
         buffer = bytearray(wire[start:end])
         rest = memoryview(buffer)
         while rest:
-            items = reader.feed(rest, most)
-            assert reader.size == sum(len(item) for item in items if not isinstance(item, Event))
+            items, event_count, payload_size, consumed = reader.feed(rest, most)
+            assert payload_size == sum(len(item) for item in items if not isinstance(item, Event))
+            assert event_count == sum(isinstance(item, Event) for item in items)
             for item in items:
                 if isinstance(item, Event):
                     out.append(item)
@@ -49,8 +50,8 @@ def read(
                     out[-1] += bytes(item)
                 else:
                     out.append(bytes(item))
-            assert reader.taken
-            rest = rest[reader.taken :]
+            assert consumed
+            rest = rest[consumed:]
         buffer[:] = b"\xee" * len(buffer)
     return out
 
@@ -208,9 +209,9 @@ def test_each_violation_has_its_code(wire: bytes, code: int) -> None:
 def test_a_frame_of_any_length_passes_through() -> None:
     """Payload is handed on as it comes: a frame of 2^62 bytes holds no memory."""
     reader = FrameReader(masked=False, text_limit=4096)
-    assert reader.feed(memoryview(b"\x82\x7f\x40" + bytes(7))) == []
+    assert reader.feed(memoryview(b"\x82\x7f\x40" + bytes(7))) == ([], 0, 0, 10)
     for _ in range(3):
-        (piece,) = reader.feed(memoryview(b"x" * 1000))
+        (piece,), *_ = reader.feed(memoryview(b"x" * 1000))
         assert bytes(piece) == b"x" * 1000  # type: ignore[arg-type]
 
 

@@ -328,16 +328,14 @@ class Leg(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int, buffer: memoryview = READ_BUFFER) -> None:
         # All of it in one function: of a process that was asleep, each one that is called costs.
         data = buffer[:nbytes]
-        reader = self._reader
-        items = reader.feed(data, MANY_FRAMES)
-        taken = reader.taken
-        self.bytes_in += taken
-        if reader.events:
+        items, event_count, payload_size, consumed = self._reader.feed(data, MANY_FRAMES)
+        self.bytes_in += consumed
+        if event_count:
             self._mixed(items)
         elif items:
-            self.on_data(items, reader.size)  # type: ignore[arg-type]  # no events, only payload
-        if taken < nbytes and not self.ended:
-            self._put_off(data[taken:])
+            self.on_data(items, payload_size)  # type: ignore[arg-type]  # no events, only payload
+        if consumed < nbytes and not self.ended:
+            self._put_off(data[consumed:])
 
     def feed(self, data: memoryview) -> None:
         """Take bytes that did not come by way of the read buffer: they came with the handshake, or have waited."""

@@ -113,6 +113,7 @@ class FrameReader:
     __slots__ = (
         "_collected",
         "_dead",
+        "_event_count",
         "_fin",
         "_head",
         "_key",
@@ -120,13 +121,11 @@ class FrameReader:
         "_masked",
         "_message",
         "_opcode",
+        "_payload_size",
         "_text",
         "_text_limit",
         "_utf8",
         "empty",
-        "events",
-        "size",
-        "taken",
     )
 
     def __init__(self, *, masked: bool, text_limit: int | None) -> None:
@@ -142,25 +141,25 @@ class FrameReader:
         self._text = bytearray()  # a text message's payload so far
         self._utf8: codecs.IncrementalDecoder | None = None
         self._dead = False  # after a close frame or a violation nothing more is read
-        self.events = 0  # how many there were in what `feed` returned last
-        self.size = 0  # bytes of payload in it
-        self.taken = 0  # bytes that it used
+        self._event_count = 0  # of the batch that is being read
+        self._payload_size = 0
         self.empty = 0  # data frames without payload, ever
 
     def feed(  # noqa: PLR0915 - calls would cost more
         self, data: memoryview | bytes, most: int = sys.maxsize
-    ) -> list[memoryview | bytes | Event]:
-        """Read the next bytes of the connection and return what they bring, in order.
+    ) -> tuple[list[memoryview | bytes | Event], int, int, int]:
+        """Read the next bytes of the connection, and return (items, event count, payload size, consumed).
 
-        It stops where a frame after `most` others begins: what lies beyond `taken` is to be
-        fed again. Payload comes as bytes, or as slices of `data` that are only good until
-        `data` is written again. A CLOSE event is the last one ever.
+        The items are what the bytes bring, in order: so many events, and payload of so many bytes
+        in all. It stops where a frame after `most` others begins: what lies beyond the bytes
+        `consumed` is to be fed again. Payload comes as bytes, or as slices of `data` that are only
+        good until `data` is written again. A CLOSE event is the last one ever.
         """
         out: list[memoryview | bytes | Event] = []
-        self.events = self.size = 0
-        end = self.taken = len(data)
+        self._event_count = self._payload_size = 0
+        end = len(data)
         if self._dead:
-            return out
+            return out, 0, 0, end
         if end <= SMALL:
             data = bytes(data)
         pos = 0
@@ -169,12 +168,12 @@ class FrameReader:
         if self._head:
             pos = self._finish_header(data, out)
             if pos < 0:
-                return out
+                return out, self._event_count, 0, end
         while True:
             if self._left >= 0:
                 pos = self._payload(data, pos, out)
                 if self._left >= 0 or self._dead:
-                    return out
+                    return out, self._event_count, self._payload_size, end
             # The fast path: final binary frames, as far as they have come. Everything else
             # falls through to the slow, clear one.
             whole = not self._message
@@ -210,21 +209,18 @@ class FrameReader:
                     out.append(apply_mask(data[start:stop], data[start - 4 : start]))  # type: ignore[arg-type]
                 else:
                     out.append(data[start:stop])
-            self.size += size
+            if self._left < 0 and (pos == end or most <= 0):
+                return out, self._event_count, self._payload_size + size, pos
+            self._payload_size += size
             if self._left >= 0:
                 continue
-            if pos == end:
-                return out
-            if most <= 0:
-                self.taken = pos
-                return out
             most -= 1
-            taken = self._whole_text(data, pos, out) or self._header(data, pos, out)
-            if not taken:
+            header_size = self._whole_text(data, pos, out) or self._header(data, pos, out)
+            if not header_size:
                 if not self._dead:
                     self._head += data[pos:]
-                return out
-            pos += taken
+                return out, self._event_count, self._payload_size, end
+            pos += header_size
 
     def stop(self) -> None:
         """Read nothing more: all that is fed from now on is used up and brings nothing."""
@@ -254,7 +250,7 @@ class FrameReader:
         text = apply_mask(part, bytes(data[start - 4 : start])) if self._masked else bytes(part)
         if not text.isascii():
             return 0
-        self.events += 1
+        self._event_count += 1
         out.append(Event(TEXT, text))
         return stop - pos
 
@@ -334,7 +330,7 @@ class FrameReader:
                 self._key = key[take & 3 :] + key[: take & 3]
         if self._opcode == BINARY:
             if take:
-                self.size += take
+                self._payload_size += take
                 out.append(part)
         elif self._opcode == TEXT:
             self._text_part(part, out)
@@ -352,7 +348,7 @@ class FrameReader:
                     self._utf8 = codecs.getincrementaldecoder("utf-8")()
                 self._utf8.decode(bytes(part), final=last)
                 if part:
-                    self.size += len(part)
+                    self._payload_size += len(part)
                     out.append(part)
                 return
             self._text += part
@@ -381,7 +377,7 @@ class FrameReader:
             self._event(out, Event(CLOSE, close.reason.encode(), close.code))
 
     def _event(self, out: list[memoryview | bytes | Event], event: Event) -> None:
-        self.events += 1
+        self._event_count += 1
         out.append(event)
 
     def _fail(self, out: list[memoryview | bytes | Event], code: int, reason: str) -> int:
