@@ -7,7 +7,7 @@ SERVICES := relay host-agent client-agent
 SOURCES := tunnel-core/src relay/src host-agent/src client-agent/src
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-kill bench wheel test test-sealed sealed test-faults soak test-browser test-containers test-k8s fuzz sbom audit \
+.PHONY: help setup demo demo-kill bench wheel test test-sealed sealed test-faults soak test-browser test-install test-containers test-k8s fuzz sbom audit \
 	lint lint-code lint-deploy format requirements clean
 
 help: ## list the targets
@@ -103,6 +103,9 @@ audit: requirements-security.txt $(VENV)/tools ## ask PyPI for known vulnerabili
 
 test-browser: $(VENV)/tools ## open the relay's pages in a real browser (needs Chromium; half a minute)
 	$(BIN)/python -m pytest tests/browser -m browser
+
+test-install: $(VENV)/tools ## from nothing to connected with uvx and with pip (needs the package index; two minutes)
+	$(BIN)/python -m pytest tests/install -m install -s
 
 test-containers: $(VENV)/tools ## build the images, run compose and the docker run lines, and break them (needs a Docker engine)
 	$(BIN)/python -m pytest tests/e2e -m containers -s

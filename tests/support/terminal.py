@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -34,7 +35,8 @@ class Terminal:
     ) -> None:
         if error is not None:
             print(self._text)
-        self.process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         os.close(self._ours)
 
@@ -42,8 +44,8 @@ class Terminal:
         os.write(self._ours, text.encode())
 
     def interrupts(self) -> None:
-        """Ctrl-C."""
-        self.process.send_signal(signal.SIGINT)
+        """Ctrl-C: for all that run in the terminal."""
+        os.killpg(self.process.pid, signal.SIGINT)
 
     @property
     def lines(self) -> list[str]:
