@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import pytest
 from support.deploy import ROOT, printed, tool, unavailable, until
+from support.terminal import Terminal
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
 
@@ -453,6 +454,21 @@ def prometheus_image() -> str:
 # docker run, as printed.
 
 
+def joined_on_a_terminal(link: str) -> None:
+    """`docker run -it … join`, as a friend has it: it asks for the link, connects, and Ctrl-C ends it."""
+    words = shlex.split(printed("docs/join.md", "join with Docker").replace("127.0.0.1:25565:", "127.0.0.1:25567:"))
+    with Terminal(str(shutil.which(words[0])), *words[1:], **ENVIRON) as terminal:
+        until(lambda: terminal.shows("Paste your link"))
+        terminal.types(f"{link}\r")
+        until(lambda: terminal.shows("connected: add the server 127.0.0.1:25565 in Minecraft"))
+        assert not terminal.shows(".*LAN worlds"), "no game listens in a container"
+        done = attempt(*ENGINE_EXEC, sys.executable, "-m", "demo.traffic", "127.0.0.1:25567", "--size", "1")
+        assert done.returncode == 0, done.stdout + done.stderr
+        terminal.types("\x03")
+        assert terminal.ended() == 0
+        until(lambda: terminal.shows("disconnected after "))
+
+
 def test_the_docker_run_lines(images: None, tmp_path: Path) -> None:
     """The relay, the tokens, the owner beside a Minecraft container, and the friend: each line as printed.
 
@@ -465,6 +481,7 @@ def test_the_docker_run_lines(images: None, tmp_path: Path) -> None:
         "--name relay": f"{PROJECT}-relay",
         "--name mc-tunnel": f"{PROJECT}-owner",
         "--name tunnel": f"{PROJECT}-friend",
+        "--name client": f"{PROJECT}-client",
     }
 
     def as_printed(title: str, relay: str = "") -> str:
@@ -489,18 +506,27 @@ def test_the_docker_run_lines(images: None, tmp_path: Path) -> None:
             "-v", f"{ROOT / 'demo'}:/demo:ro", BASE, "python", "-m", "demo.server", "0.0.0.0:25565",
         )  # fmt: skip
         as_printed("run a relay")
-        as_printed("make tokens")
+        as_printed("make the owner's token")
         assert (tmp_path / "mc.token").read_text().startswith("eyJ")
+        as_printed("make a client token")
         relay = names["--name relay"]
         address = docker("inspect", "-f", "{{.NetworkSettings.IPAddress}}", relay).strip()
         as_printed("a network for both")
         docker("network", "connect", network, relay)
         as_printed("run for the owner", f"ws://{relay}:8080")
-        as_printed("run for a friend", f"ws://{address}:8080")
+        as_printed("make an invite", f"ws://{address}:8080")
+        as_printed("join in the background")
+        as_printed("run a client-agent", f"ws://{address}:8080")
         until(lambda: all(map(healthy, names.values())))
-        done = attempt(*ENGINE_EXEC, sys.executable, "-m", "demo.traffic", "127.0.0.1:25565", "--size", "2")
-        assert done.returncode == 0, done.stdout + done.stderr
-        for service, name in (("host-agent", names["--name mc-tunnel"]), ("client-agent", names["--name tunnel"])):
+        for port in (25565, 25566):
+            done = attempt(*ENGINE_EXEC, sys.executable, "-m", "demo.traffic", f"127.0.0.1:{port}", "--size", "2")
+            assert done.returncode == 0, done.stdout + done.stderr
+        friend = names["--name tunnel"]
+        link = (tmp_path / "alex.link").read_text().strip()
+        assert link.partition("#")[2] not in attempt("docker", "logs", friend).stderr
+        assert "#1." not in docker("top", friend, "-o", "pid,args")
+        joined_on_a_terminal(link)
+        for service, name in (("host-agent", names["--name mc-tunnel"]), ("client-agent", names["--name client"])):
             said = docker("exec", name, service, "doctor")
             assert "FAIL" not in said, said
         connection = Connection()

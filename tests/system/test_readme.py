@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.commands import BIN, environment, run
-from support.deploy import ROOT, printed, tool, until
+from support.commands import BIN, environment
+from support.deploy import ROOT, printed, tool
 
-from demo import traffic
-from demo.processes import Tunnel, free_port
+from demo.processes import free_port
 
 README = "README.md"
 PAGES = [str(p.relative_to(ROOT)) for p in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")))]
@@ -58,20 +57,12 @@ def test_by_hand(tmp_path: Path) -> None:
     assert "served-by-hand.txt" in out
 
 
-def test_a_friend_without_docker(tmp_path: Path) -> None:
-    """The line as printed, with a token, but for the relay's address: every byte of some traffic comes through."""
-    (tmp_path / "tunnel").mkdir()
-    (tmp_path / "tunnel/bin").symlink_to(BIN)
-    with Tunnel() as tunnel:
-        made = run("relay", "token", "--role", "client", "--tunnel", "demo", RELAY_SECRET=tunnel.secret)
-        (tmp_path / "alex.token").write_text(made.stdout)
-        text = on_free_ports(printed(README, "run without Docker"), 25565)
-        text = text.replace("wss://relay.example.com", f"ws://127.0.0.1:{tunnel.relay_port}").replace("=mc", "=demo")
-        (port,) = re.findall(r"--forward (\d+)=demo", text)
-        admin = {"CLIENT_AGENT_ADMIN_PORT": str(free_port())}
-        with session(text, tmp_path, **admin):
-            until(lambda: run("client-agent", "health", **admin).returncode == 0)
-            assert traffic.drive(("127.0.0.1", int(port)), streams=2, size=1 << 20).problems == []
+def test_a_friends_one_command() -> None:
+    """It is the one that the join page shows, which `make test-install` runs."""
+    page = (ROOT / "relay/src/tunnel_relay/pages/join.html").read_text()
+    (command,) = re.findall(r'<pre id="run">(.*?)</pre>', page)
+    shown = re.sub(r"<[^>]+>", "", command).replace("{{base}}", "https://relay.example.com")
+    assert printed(README, "join").strip() == shown
 
 
 def titles(page: str) -> set[str]:
@@ -81,9 +72,10 @@ def titles(page: str) -> set[str]:
 def test_what_it_shares_with_other_pages_is_the_same() -> None:
     """Its lines for containers are those of docs/deploy.md, which `make test-containers` runs."""
     shared = titles(README) & titles("docs/deploy.md")
-    assert {"compose up", "build the images", "make tokens", "run for the owner", "run for a friend"} <= shared
+    assert {"compose up", "build the images", "make an invite", "run for the owner"} <= shared
     for title in shared:
         assert printed(README, title) == printed("docs/deploy.md", title)
+    assert printed(README, "join with Docker") == printed("docs/join.md", "join with Docker")
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -102,10 +102,10 @@ def from_docs() -> Iterator[Container]:
     for title, kind in (
         ("run a relay", "relay"),
         ("run for the owner", "host-agent"),
-        ("run for a friend", "client-agent"),
+        ("run a client-agent", "client-agent"),
     ):
         text = printed("docs/deploy.md", title).replace("\\\n", " ")
-        (line,) = (line for line in text.splitlines() if line.startswith("docker run"))
+        (line,) = (line for line in text.splitlines() if "docker run" in line)
         words = shlex.split(line.replace("$(", "(").replace('"', ""))
         at = words.index(f"tcp-ws-tunnel/{kind}")
         options, arguments = words[:at], words[at + 1 :]
