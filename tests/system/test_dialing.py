@@ -20,7 +20,7 @@ import pytest
 from support.apps import Handler, close, connect, echo, exchange, serve, until
 from support.proxies import Proxy, proxy
 from support.system import System
-from support.tls import Authority, pipe, terminating
+from support.tls import Authority, join, pipe, terminating
 from support.wire import Wire
 from tunnel_core.agent.times import AgentTimes
 from tunnel_core.net import dialer, names, sockets
@@ -177,6 +177,49 @@ async def test_tls_through_a_proxy_that_resolves_names(
         await exchange(client.ports[0], MIB)
         assert set(by.asked) == {"relay.test:443"}
         await system.stop_agents()
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_through_a_proxy_behind_tls(
+    loop_factory: Any, through: Callable[..., None], authority: Authority, monkeypatch: pytest.MonkeyPatch, secure: bool
+) -> None:
+    """TLS to the proxy, with or without TLS to the relay in it. An untrusted proxy is named as such."""
+    async with (
+        serve(echo) as target,
+        System() as system,
+        terminating(system.relay.port, authority.context("127.0.0.1")) as port,
+        proxy("http") as by,
+        terminating(by.port, authority.context("127.0.0.1")) as door,
+    ):
+        relay = f"wss://127.0.0.1:{port}" if secure else f"ws://127.0.0.1:{system.relay.port}"
+        settings: dict[str, Any] = {"relay": relay, "ca_file": str(authority.file)}
+        through(all_proxy=f"https://127.0.0.1:{door}")
+        host = await system.host({"mc": target}, wait=False, **settings)
+        await until(lambda: reasons(system))
+        assert reasons(system)[0].startswith(f"no TLS with the proxy 127.0.0.1:{door}: ")
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+        await until(lambda: not host.readiness())
+        client = await system.client("mc", **settings)
+        await exchange(client.ports[0], MIB)
+        assert set(by.asked) == {relay.rpartition("/")[2]}
+        await system.stop_agents()
+
+
+async def test_a_proxy_that_answers_in_pieces(loop_factory: Any, through: Callable[..., None]) -> None:
+    """Nothing of its answer is taken for the relay's."""
+
+    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        for piece in (b"HTTP/1.1 200 OK\r\n", b"Via: x\r", b"\n\r", b"\n"):
+            writer.write(piece)
+            await asyncio.sleep(0.01)
+        await join(reader, writer, system.relay.port)
+
+    async with System() as system, serve(answers) as port:
+        through(http_proxy=f"http://127.0.0.1:{port}")
+        await system.client("mc")
+        await system.stop_agents()
+        assert not reasons(system)
 
 
 async def test_no_proxy(loop_factory: Any, through: Callable[..., None]) -> None:

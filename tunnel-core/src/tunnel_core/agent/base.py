@@ -13,8 +13,9 @@ from prometheus_client import CollectorRegistry
 from ..errors import TunnelError, UsageError
 from ..net import sockets
 from ..net.buffers import FRAME_SIZE
+from ..net.dialer import Dialed
 from ..net.liveness import LegMonitor
-from ..net.route import RouteWatch
+from ..net.route import RouteWatch, SocketAddress
 from ..protocol.endpoints import Role, new_id
 from ..protocol.frames import CloseCode
 from ..protocol.replay import ReplayMemory
@@ -81,8 +82,9 @@ class Agent(Generic[S]):
             metrics=AgentMetrics(registry, TunnelLabels(), memory, self.sessions),
             fail=self.fail,
         )
-        self._route = RouteWatch(lambda: self.context.dialer.peer, self._network_changed, times.route)
+        self._route = RouteWatch(lambda: self._peer, self._network_changed, times.route)
         self._connected = False  # once
+        self._peer: SocketAddress | None = None  # the other end of the last leg that was let in
         self._token_timer: asyncio.TimerHandle | None = None
         self._failure: tuple[str, float] | None = None  # what was last logged of the relay's absence, when
         self.admin: AdminServer | None = None
@@ -164,7 +166,8 @@ class Agent(Generic[S]):
             self._failure = reason, now
             self.context.log.warning("relay unreachable", reason=reason)
 
-    def _relay_found(self) -> None:
+    def _relay_found(self, dialed: Dialed) -> None:
+        self._peer = dialed.peer
         if not self._connected:
             self._connected = True
             self.connected()

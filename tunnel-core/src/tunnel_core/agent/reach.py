@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..net.dialer import Dialer
+from ..net.dialer import Dialed, Dialer
 from ..protocol.endpoints import Role
 from .credentials import Credentials, RelayClock
 from .settings import AgentSettings
@@ -23,7 +23,7 @@ def dialer(
     timeout: float,
     instance_key: str | None = None,
     on_failure: Callable[[str], None] = lambda _: None,
-    on_success: Callable[[], None] = lambda: None,
+    on_success: Callable[[Dialed], None] = lambda _: None,
 ) -> Dialer:
     """What opens this agent's legs. Raises UsageError for a CA that cannot be used."""
     return Dialer(

@@ -14,12 +14,11 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import Final, Protocol, TypeVar
 
-from websockets.asyncio import client
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.datastructures import Headers
+from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus, WebSocketException
+from websockets.http11 import Response
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
@@ -27,6 +26,7 @@ from .. import __version__
 from ..errors import AccessDenied, RelayUnavailable, UsageError
 from ..protocol.endpoints import INSTANCE_KEY_HEADER, LEG_HEADER, RELAY_HEADER, SUBPROTOCOL, Role, is_id, leg_path
 from . import proxies, refusals, sockets
+from .channel import Channel
 from .leg import Leg
 from .route import SocketAddress
 from .sockets import Address
@@ -48,53 +48,11 @@ class Dialed:
     leg: str  # the id that the relay gave the leg
     token: str | None  # that let it in
     date: str  # the relay's clock: its `Date` (RFC 9110 section 6.6.1), or nothing
+    peer: SocketAddress | None = None  # the other end of the connection: the relay, or a proxy
 
 
 class _Restarted(Exception):
     """The dial was given up, to begin anew."""
-
-
-class _Connect(connect):
-    """Follows no redirects: who is to have the token is said by --relay alone."""
-
-    def process_redirect(self, exc: Exception) -> Exception | str:
-        return exc
-
-
-class _ProxyConnection(client.HTTPProxyConnection):
-    """Hears of the end of the connection once: `websockets` raises in the event loop if it does twice."""
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self.reader.eof:
-            super().connection_lost(exc)
-
-
-client.HTTPProxyConnection = _ProxyConnection  # type: ignore[misc]  # there is no other way in
-
-
-class _Handshake(ClientConnection):
-    """Gives `websockets` the bytes up to the end of the 101 response, and keeps the rest for the leg."""
-
-    head = b""
-    rest = b""
-    upgraded = False
-
-    def data_received(self, data: bytes) -> None:
-        if self.upgraded:
-            self.rest += data
-            return
-        self.head += data
-        end = self.head.find(b"\r\n\r\n")
-        if end >= 0 and self.head[:12] == b"HTTP/1.1 101":
-            self.upgraded = True
-            # The leg may take a moment to be made; what comes until then stays in the kernel.
-            self.transport.pause_reading()
-            split = end + 4 - (len(self.head) - len(data))
-            self.rest = data[split:]
-            data = data[:split]
-        elif end >= 0:
-            self.head = b""  # another status: `websockets` reads its body
-        super().data_received(data)
 
 
 class Outage:
@@ -164,7 +122,7 @@ class Dialer:
         host: str = "",
         headers: Callable[[], Sequence[tuple[str, str]]] = tuple,
         on_failure: Callable[[str], None],
-        on_success: Callable[[], None],
+        on_success: Callable[[Dialed], None],
     ) -> None:
         self._relay = relay
         self._role: Role = role
@@ -185,11 +143,10 @@ class Dialer:
         except OSError as exc:  # ssl.SSLError is one
             raise UsageError(f"--ca-file: cannot use {ca_file}: {sockets.why(exc)}: give a file in PEM format") from exc
         self._slots = asyncio.Semaphore(AT_ONCE)
-        self._turn = asyncio.Lock()  # in an outage: one dial at a time
+        self._dial_lock = asyncio.Lock()  # in an outage: one dial at a time
         self._underway: set[asyncio.Timeout] = set()  # the deadlines of the dials under way
         self._restarts = 0
         self._restarted = asyncio.Event()  # set for a moment: nobody is to wait any longer
-        self.peer: SocketAddress | None = None  # the other end of the last leg's connection: the relay, or a proxy
         self._outage = Outage()
         self._welcome = False  # the last dial that had an answer was let in
 
@@ -210,7 +167,7 @@ class Dialer:
                     leg = await self._try(tunnel, make_leg)
                     if leg is not None:
                         return leg
-                async with self._turn:
+                async with self._dial_lock:
                     if self._outage.active:  # nobody found the relay back meanwhile
                         with contextlib.suppress(TimeoutError):
                             async with asyncio.timeout(self._outage.wait(time.monotonic())):
@@ -233,7 +190,6 @@ class Dialer:
             raise
         self._outage.ended()
         self._welcome = True
-        self._on_success()
         return leg
 
     def failed(self, reason: str, retry_after: float | None = None) -> None:
@@ -255,7 +211,7 @@ class Dialer:
         """Open one leg, now; `prefix` stands before its path. Raises RelayUnavailable, AccessDenied or UsageError."""
         token = self._tokens(tunnel)
         try:
-            connection = await self._attempt(tunnel, prefix, token)
+            channel, response = await self._attempt(tunnel, prefix, token)
         except AccessDenied as exc:
             renewed = self._tokens(tunnel)
             if renewed == token:
@@ -263,27 +219,27 @@ class Dialer:
             # The refusal has told the relay's time, by which there is another token to show; or the file was renewed.
             token = renewed
             try:
-                connection = await self._attempt(tunnel, prefix, token)
+                channel, response = await self._attempt(tunnel, prefix, token)
             except AccessDenied as again:
                 raise self._tokens.explain(again, tunnel) from again
-        transport = connection.transport
-        headers = connection.response.headers if connection.response is not None else Headers()
-        dialed = Dialed(headers.get(LEG_HEADER, ""), token, headers.get("Date", ""))
-        if connection.subprotocol != SUBPROTOCOL or not is_id(dialed.leg) or transport.is_closing():
+        transport = channel.transport
+        dialed = Dialed(
+            response.headers.get(LEG_HEADER, ""),
+            token,
+            response.headers.get("Date", ""),
+            transport.get_extra_info("peername"),
+        )
+        subprotocol = response.headers.get("Sec-WebSocket-Protocol", "")
+        if subprotocol != SUBPROTOCOL or not is_id(dialed.leg) or transport.is_closing():
             transport.abort()
             raise RelayUnavailable(f"{self._relay} is not a tcp-ws-tunnel relay, or went away at once")
         self._tokens.learn(dialed.date)
-        sockets.tune(transport.get_extra_info("socket"))  # also one that leads to a proxy
-        self.peer = transport.get_extra_info("peername")
         leg = make_leg(dialed)
-        transport.set_protocol(leg)
-        leg.connection_made(transport)
-        if connection.rest:
-            leg.feed(memoryview(connection.rest))
-        transport.resume_reading()
+        channel.become(leg)
+        self._on_success(dialed)
         return leg
 
-    async def _attempt(self, tunnel: str, prefix: str, token: str | None) -> _Handshake:
+    async def _attempt(self, tunnel: str, prefix: str, token: str | None) -> tuple[Channel, Response]:
         """One handshake, whose failures are errors of ours. Raises RelayUnavailable or AccessDenied."""
         path = prefix + leg_path(self._role, tunnel)
         restarts = self._restarts
@@ -307,40 +263,26 @@ class Dialer:
         except (WebSocketException, OSError, EOFError, ValueError) as exc:  # ValueError: a proxy's URL, a header
             raise refusals.of_error(exc, self._relay, self._ca_file) from exc
 
-    async def _handshake(self, path: str, token: str | None) -> _Handshake:
-        headers = Headers(self._headers())
-        user_agent = None if "User-Agent" in headers else USER_AGENT
+    async def _handshake(self, path: str, token: str | None) -> tuple[Channel, Response]:
+        protocol = ClientProtocol(parse_uri(self._address + path), subprotocols=[Subprotocol(SUBPROTOCOL)])
+        request = protocol.connect()
+        request.headers.update(self._headers())
+        if "User-Agent" not in request.headers:
+            request.headers["User-Agent"] = USER_AGENT
         if self._instance_key is not None:
-            headers[INSTANCE_KEY_HEADER] = self._instance_key
+            request.headers[INSTANCE_KEY_HEADER] = self._instance_key
         if token is not None:
-            headers["Authorization"] = f"Bearer {token}"
-        options: dict[str, Any] = {}
+            request.headers["Authorization"] = f"Bearer {token}"
         proxy = proxies.of_environment(self._uri)
-        # `websockets` would look names up in the loop's few threads, and try one address after the other.
         if proxy is None:
-            options["sock"] = await sockets.connect(Address(self._uri.host, self._uri.port))
-        elif proxy.scheme == "https":  # TLS to the proxy, and through it to the relay
-            options["proxy"] = proxies.url_of(await proxies.numeric(proxy))
-            options["proxy_server_hostname"] = proxy.host
+            channel = await Channel.over(await sockets.connect(Address(self._uri.host, self._uri.port)))
         else:
-            options["sock"] = await proxies.connect(proxy, self._uri, USER_AGENT)
-        if self._ssl is not None:
-            options["ssl"] = self._ssl
-            options["server_hostname"] = self._host
-        connecting = _Connect(
-            self._address + path,
-            create_connection=_Handshake,
-            subprotocols=[Subprotocol(SUBPROTOCOL)],
-            additional_headers=headers,
-            user_agent_header=user_agent,
-            compression=None,
-            open_timeout=None,  # ours covers the connection, too
-            ping_interval=None,
-            **options,
-        )
+            channel = await proxies.connect(proxy, self._uri)
         try:
-            return cast("_Handshake", await connecting)
-        except ConnectionError as exc:
-            if "proxy" in options and proxy is not None:
-                raise proxies.unreachable(proxy, exc) from exc
+            if self._ssl is not None:
+                await channel.start_tls(self._ssl, self._host)
+            protocol.send_request(request)
+            return channel, await channel.upgrade(protocol)
+        except BaseException:
+            channel.transport.abort()
             raise

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import socket
+import ssl
 import urllib.parse
 import urllib.request
 from collections.abc import AsyncIterator
 from typing import Any, Final, cast
 
-from python_socks import ProxyError as SocksError
-from python_socks import ProxyType
-from python_socks.async_.asyncio import Proxy as SocksProxy
+from python_socks import ProxyError, ProxyType
+from python_socks.async_.asyncio.v2 import Proxy as Way
 from websockets.exceptions import InvalidProxy
-from websockets.proxy import Proxy, get_proxy, parse_proxy, prepare_connect_request
+from websockets.proxy import Proxy, get_proxy, parse_proxy
 from websockets.uri import WebSocketURI
 
 from ..errors import RelayUnavailable, UsageError
 from . import names, sockets
+from .channel import BLANK_LINE, Channel
 from .sockets import Address
 
 PATIENCE: Final = 9.0  # seconds until a proxy has connected: less than a dial has, so that the proxy is named
 ADVICE: Final = "mend the variable that names it (http_proxy, https_proxy, all_proxy), or go without it: no_proxy"
-MAX_HEAD: Final = 16 * 1024  # bytes of an answer to CONNECT
 
 _SOCKS: Final = {  # scheme → its version, and whether the proxy looks names up
     "socks5h": (ProxyType.SOCKS5, True),
@@ -32,7 +31,6 @@ _SOCKS: Final = {  # scheme → its version, and whether the proxy looks names u
     "socks4a": (ProxyType.SOCKS4, True),
     "socks4": (ProxyType.SOCKS4, False),
 }
-_STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] (\d{3})(?: ([^\r\n]*))?\r\n")
 _LOGIN: Final = "write both in the variable that names it: http://USER:PASSWORD@HOST:PORT"
 
 
@@ -55,36 +53,18 @@ def address_of(proxy: Proxy) -> Address:
     return Address(proxy.host, proxy.port)
 
 
-def url_of(proxy: Proxy) -> str:
-    """What `parse_proxy` makes this proxy of."""
-    login = ""
-    if proxy.user_info is not None:
-        login = ":".join(urllib.parse.quote(word, safe="") for word in proxy.user_info) + "@"
-    return f"{proxy.scheme}://{login}{address_of(proxy)}"
-
-
-async def connect(proxy: Proxy, uri: WebSocketURI, user_agent: str) -> socket.socket:
-    """A socket that leads to the relay at `uri` through an HTTP or SOCKS proxy. Raises RelayUnavailable."""
+async def connect(proxy: Proxy, uri: WebSocketURI) -> Channel:
+    """A connection that leads to the relay at `uri` through the proxy. Raises RelayUnavailable."""
     async with _named(proxy, uri):
-        sock = await _reach(proxy)
+        channel = await Channel.over(await _reach(proxy))
         try:
-            if proxy.scheme in _SOCKS:
-                await _socks(sock, proxy, uri)
-            else:
-                await _http(sock, proxy, uri, user_agent)
+            if proxy.scheme == "https":
+                await channel.start_tls(ssl.create_default_context(), proxy.host)
+            await _pass(channel, proxy, uri)
         except BaseException:
-            sock.close()
+            channel.transport.abort()
             raise
-        return sock
-
-
-async def numeric(proxy: Proxy) -> Proxy:
-    """The same proxy with its name looked up. Raises RelayUnavailable."""
-    try:
-        infos = await names.resolve(proxy.host, proxy.port)
-    except OSError as exc:
-        raise unreachable(proxy, exc) from exc
-    return Proxy(proxy.scheme, str(infos[0][4][0]), proxy.port, proxy.username, proxy.password)
+        return channel
 
 
 @contextlib.asynccontextmanager
@@ -99,10 +79,13 @@ async def _named(proxy: Proxy, uri: WebSocketURI) -> AsyncIterator[None]:
             f"the proxy {address_of(proxy)} did not connect to {there} within {PATIENCE:g} s",
             "is it running, and does it let you out to there?",
         ) from exc
-    except SocksError as exc:
-        if "authentication" in str(exc).lower():
-            raise _login(proxy) from exc
-        raise RelayUnavailable(f"the proxy {address_of(proxy)} failed: {exc}", "have it let you out to there") from exc
+    except ProxyError as exc:
+        raise _refused(proxy, uri, exc) from exc
+    except ssl.SSLError as exc:
+        raise RelayUnavailable(
+            f"no TLS with the proxy {address_of(proxy)}: {sockets.why(exc)}",
+            "write http:// in the variable that names it, or have this machine trust its certificate",
+        ) from exc
     except socket.gaierror:
         raise  # the relay's name, which SOCKS leaves to us
     except OSError as exc:
@@ -115,14 +98,21 @@ async def _reach(proxy: Proxy) -> socket.socket:
     except TimeoutError:
         raise
     except OSError as exc:
-        raise unreachable(proxy, exc) from exc
+        raise RelayUnavailable(f"the proxy {address_of(proxy)} cannot be reached: {sockets.why(exc)}", ADVICE) from exc
 
 
-def unreachable(proxy: Proxy, exc: OSError) -> RelayUnavailable:
-    """The error for a proxy to which there is no connection."""
+def _refused(proxy: Proxy, uri: WebSocketURI, exc: ProxyError) -> RelayUnavailable:
+    """The error for what a proxy answers."""
+    said = "".join(c for c in str(exc) if c.isprintable())[:100]
+    if exc.error_code == 407 or "authentication" in said.lower():
+        return _login(proxy)
+    if proxy.scheme in _SOCKS:
+        return RelayUnavailable(f"the proxy {address_of(proxy)} failed: {said}", "have it let you out to there")
+    if exc.error_code is None:
+        return RelayUnavailable(f"what answers at {address_of(proxy)} is no HTTP proxy", "mend its variable")
     return RelayUnavailable(
-        f"the proxy {address_of(proxy)} cannot be reached: {sockets.why(exc)}",
-        ADVICE,
+        f"the proxy {address_of(proxy)} does not connect to {Address(uri.host, uri.port)}: HTTP {said}",
+        "it does not reach the relay" if exc.error_code >= 500 else "have it let you out to there",
     )
 
 
@@ -132,50 +122,42 @@ def _login(proxy: Proxy) -> RelayUnavailable:
     return RelayUnavailable(f"the proxy {address_of(proxy)} refuses the user name or the password", _LOGIN)
 
 
-async def _http(sock: socket.socket, proxy: Proxy, uri: WebSocketURI, user_agent: str) -> None:
-    """CONNECT (RFC 9110 section 9.3.6). Nothing follows the answer: the relay does not speak first."""
-    loop = asyncio.get_running_loop()
-    await loop.sock_sendall(sock, prepare_connect_request(proxy, uri, user_agent))
-    head = b""
-    while b"\r\n\r\n" not in head and len(head) < MAX_HEAD:
-        data = await loop.sock_recv(sock, MAX_HEAD)
-        if not data:
+class _Stream:
+    """Our connection to the proxy, as python-socks has its own: it is told that one more proxy leads there."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    async def connect(self, **_: Any) -> _Stream:
+        return self
+
+    async def write(self, data: bytes) -> None:
+        self._channel.transport.write(data)
+
+    async def read(self) -> bytes:
+        """The whole head of HTTP's answer, in however many pieces it comes."""
+        head = await self._channel.read_head()
+        if not head.endswith(BLANK_LINE):
             raise ConnectionResetError("no whole answer")
-        head += data
-    match = _STATUS_LINE.match(head)
-    if match is None or (match[1][:1] == b"2" and not head.endswith(b"\r\n\r\n")):
-        raise RelayUnavailable(f"what answers at {address_of(proxy)} is no HTTP proxy", "mend its variable")
-    status = int(match[1])
-    if 200 <= status < 300:
-        return
-    if status == 407:
-        raise _login(proxy)
-    phrase = "".join(c for c in (match[2] or b"").decode(errors="replace") if c.isprintable())[:100]
-    raise RelayUnavailable(
-        f"the proxy {address_of(proxy)} does not connect to {Address(uri.host, uri.port)}: HTTP {status} {phrase}",
-        "it does not reach the relay" if status >= 500 else "have it let you out to there",
-    )
+        return head
+
+    async def read_exactly(self, size: int) -> bytes:
+        return await self._channel.read_exactly(size)
+
+    async def close(self) -> None:
+        self._channel.transport.abort()
 
 
-class _Socket:
-    """Poses as the proxy that python-socks goes through to its own, to hand it a connection that is open already."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-
-    async def connect(self, **_: Any) -> socket.socket:
-        return self._sock
-
-
-async def _socks(sock: socket.socket, proxy: Proxy, uri: WebSocketURI) -> None:
-    """RFC 1928, or SOCKS 4."""
-    version, by_proxy = _SOCKS[proxy.scheme]
-    host = uri.host
-    if not by_proxy and not sockets.is_ip(host):
+async def _pass(channel: Channel, proxy: Proxy, uri: WebSocketURI) -> None:
+    """Have the proxy connect to the relay: CONNECT (RFC 9110 section 9.3.6), SOCKS 5 (RFC 1928), or SOCKS 4."""
+    kind, looks_up = _SOCKS.get(proxy.scheme, (ProxyType.HTTP, True))
+    host, login = uri.host, (proxy.username, proxy.password)
+    if not looks_up and not sockets.is_ip(host):
         found = sorted(await names.resolve(host, uri.port), key=lambda info: info[0])
         host = str(found[0][4][0])  # IPv4 first, for SOCKS 4 has nothing else
-    way = SocksProxy(
-        version, proxy.host, proxy.port, proxy.username, proxy.password, by_proxy,
-        forward=cast("SocksProxy", _Socket(sock)),
-    )  # fmt: skip
+    if kind is ProxyType.HTTP and proxy.user_info is not None:  # python-socks knows Latin-1 there, and proxies UTF-8
+        login = (proxy.user_info[0].encode().decode("latin-1"), proxy.user_info[1].encode().decode("latin-1"))
+    way = Way(kind, proxy.host, proxy.port, *login, rdns=looks_up, forward=cast("Way", _Stream(channel)))
     await way.connect(host, uri.port)
+    if channel.unread:  # the relay does not speak first
+        raise RelayUnavailable(f"what answers at {address_of(proxy)} is no proxy", "mend its variable")
