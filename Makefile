@@ -7,7 +7,7 @@ SERVICES := relay host-agent client-agent
 SOURCES := tunnel-core/src relay/src host-agent/src client-agent/src
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-kill bench wheel test test-sealed sealed test-faults soak test-browser test-install test-containers test-k8s fuzz sbom audit \
+.PHONY: help setup demo demo-kill bench wheel test test-sealed sealed test-faults test-long soak test-browser test-install test-containers test-k8s fuzz sbom audit \
 	lint lint-code lint-deploy format requirements clean
 
 help: ## list the targets
@@ -56,8 +56,10 @@ wheel: $(VENV)/commands ## make the wheel that a relay of this checkout gives to
 
 ## Checks.
 
+# Tests that judge shares of a machine, or what a peer costs others, have it to themselves.
 test: $(VENV)/tools ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal --ignore tests/hostile
+	$(BIN)/python -m pytest tests/hostile
 
 # Sealed tunnels need Python 3.13, which need not be the Python of the rest: an environment of their own.
 FIND_PSK = for python in $(PYTHON) python3.13 python3.14 \
@@ -71,10 +73,16 @@ test-sealed: ## run the tests of sealed tunnels (needs Python 3.13: python3.13, 
 sealed: $(VENV)/tools
 	$(BIN)/python -m pytest tests/sealed -m sealed
 
-test-faults: $(VENV)/tools ## kill, cut and freeze real processes while they carry (25 minutes)
+# What tries inputs made at random.
+RANDOM := tests/unit/protocol tests/unit/client tests/hostile/test_garbage.py
+
+test-faults: $(VENV)/tools ## kill, cut and freeze real processes while they carry (20 minutes)
 	$(BIN)/python -m pytest tests/faults -m faults -s
-	PYTHONASYNCIODEBUG=1 $(BIN)/python -X dev -W error -m pytest tests/system
-	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/unit/protocol tests/unit/client tests/hostile/test_garbage.py --timeout 1200
+	PYTHONASYNCIODEBUG=1 $(BIN)/python -m pytest --tx '2*popen//python=$(BIN)/python -X dev -W error' --dist worksteal tests/system
+	HYPOTHESIS_PROFILE=more $(BIN)/python -m pytest -n auto --dist worksteal $(RANDOM) --timeout 1200
+
+test-long: $(VENV)/tools ## more of what is made at random: state machines, parsers, hostile peers (an hour)
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -n auto --dist worksteal $(RANDOM) --timeout 3600
 
 # Seconds of faults; it takes up to five minutes more until all has come to rest.
 SOAK ?= 600

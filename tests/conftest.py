@@ -24,6 +24,7 @@ from support.figures import told  # noqa: E402
 
 # Deadlines are generous everywhere: tests judge what happens, not how fast.
 hypothesis.settings.register_profile("default", deadline=None, print_blob=True, max_examples=200)
+hypothesis.settings.register_profile("more", deadline=None, print_blob=True, max_examples=1_000)
 hypothesis.settings.register_profile("long", deadline=None, print_blob=True, max_examples=3_000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 

@@ -13,8 +13,8 @@ from support.fortress import Attacker, Fortress, masked, request, token
 from tunnel_core.protocol.frames import CloseCode
 from websockets.frames import Opcode
 
-# Inputs of each kind, more of those that take less time: 5,250 in all, and 105,000 in the long run.
-TIMES = 20 if settings.get_current_profile_name() == "long" else 1
+# Inputs of each kind, more of those that take less time: 5,250 in all, and 26,250 or 105,000 in longer runs.
+TIMES = {"more": 5, "long": 20}.get(settings.get_current_profile_name(), 1)
 REQUESTS, FRAMES, MESSAGES, TOKENS = 2000 * TIMES, 1500 * TIMES, 500 * TIMES, 1250 * TIMES
 
 
@@ -89,6 +89,7 @@ KEY = bytes(4)
         ),
         (masked(Opcode.CLOSE, b"\x03\xe8bye") + WELL * 100, CloseCode.NORMAL),  # data after close
     ],
+    ids=lambda value: value.name if isinstance(value, CloseCode) else "frames",  # masks are random
 )
 def test_a_hostile_frame_ends_its_connection_with_the_right_code(
     fortress: Fortress, role: str, v1: bool, wire: bytes, code: int

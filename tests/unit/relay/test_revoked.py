@@ -12,13 +12,13 @@ import pytest
 from structlog.testing import capture_logs
 from tunnel_core.errors import UsageError
 from tunnel_core.protocol import tokens
-from tunnel_core.protocol.endpoints import new_id
 from tunnel_core.service import logs
 from tunnel_relay.revoked import MAX_SIZE, MAX_WARNINGS, Revoked, parse
 
-ID, OTHER = new_id(), new_id()
+# Names of tests are made of these: they have to be the same in every process.
+ID, OTHER = "5f1d0c6e9ab84c2e8d33f0a1b7c4e962", "0b9e7a4d21c84f6fa5d8e3c60f7b1d94"
 TOKEN = tokens.issue(b"s" * 32, role="client", tunnels=["mc"], subject="alex", expires=time.time() + 60)
-UUID = str(uuid.uuid4()).upper()
+UUID = str(uuid.UUID(OTHER)).upper()
 
 
 @pytest.mark.parametrize(
@@ -33,9 +33,9 @@ UUID = str(uuid.uuid4()).upper()
         (f'["{ID}"]', ID),
         (ID.upper(), ID),
         (UUID, UUID),
-        (TOKEN, tokens.read(TOKEN).id),
-        (f'"{TOKEN}",', tokens.read(TOKEN).id),
-        (f"Bearer {TOKEN}", tokens.read(TOKEN).id),
+        pytest.param(TOKEN, tokens.read(TOKEN).id, id="token"),
+        pytest.param(f'"{TOKEN}",', tokens.read(TOKEN).id, id="token in quotes"),
+        pytest.param(f"Bearer {TOKEN}", tokens.read(TOKEN).id, id="token with its scheme"),
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
