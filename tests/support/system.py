@@ -18,8 +18,8 @@ from client_agent.settings import ClientSettings, Forward
 from host_agent.service import HostAgent
 from host_agent.settings import HostSettings, Offer
 from tunnel_core.agent.times import AgentTimes
+from tunnel_core.net.address import Address
 from tunnel_core.net.liveness import LegTimes
-from tunnel_core.net.sockets import Address
 from tunnel_core.protocol import tokens
 from tunnel_core.protocol.endpoints import Role
 from tunnel_core.protocol.tokens import TokenRole

@@ -21,7 +21,7 @@ from support.wire import Wire
 from tunnel_core.agent import credentials, pool
 from tunnel_core.agent.credentials import LIFETIME, good_for
 from tunnel_core.errors import AccessDenied
-from tunnel_core.net.sockets import Address
+from tunnel_core.net.address import Address
 from tunnel_core.protocol import tokens
 from tunnel_core.protocol.endpoints import INSTANCE_KEY_HEADER, SUBPROTOCOL, new_id
 from tunnel_core.protocol.tokens import TokenRole

@@ -12,7 +12,7 @@ import pytest
 from support.apps import Listener, block, close, connect, echo, exchange, receive, reset, send, serve, until
 from support.metrics import Metrics
 from support.system import System
-from tunnel_core.net.sockets import Address
+from tunnel_core.net.address import Address
 from tunnel_core.protocol.endpoints import new_id
 
 MIB = 1 << 20

@@ -21,7 +21,7 @@ from support.apps import echo, exchange, serve, until
 from support.commands import PREFIXES, environment, run, running
 from support.system import SECRET, System, token
 from tunnel_core import __version__
-from tunnel_core.net.sockets import Address
+from tunnel_core.net.address import Address
 from tunnel_core.protocol import tokens
 from tunnel_core.service import settings
 from tunnel_core.service.settings import Secret

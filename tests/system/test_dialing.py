@@ -23,8 +23,8 @@ from support.system import System
 from support.tls import Authority, join, pipe, terminating
 from support.wire import Wire
 from tunnel_core.agent.times import AgentTimes
-from tunnel_core.net import dialer, names, sockets
-from tunnel_core.net.sockets import Address
+from tunnel_core.net import dialer, names, ports
+from tunnel_core.net.address import Address
 from tunnel_core.protocol.endpoints import new_id
 from tunnel_core.service.settings import Secret
 from websockets.frames import Frame, Opcode
@@ -574,7 +574,7 @@ async def test_a_rush_of_connections_waits_to_be_accepted(loop_factory: Any) -> 
             *system.relay._admin._server._socks,
             *client._listeners[0]._sockets,
         ]
-        assert [backlog(sock) for sock in listening] == [min(sockets.BACKLOG, SOMAXCONN)] * 3
+        assert [backlog(sock) for sock in listening] == [min(ports.BACKLOG, SOMAXCONN)] * 3
 
 
 @contextlib.asynccontextmanager

@@ -27,7 +27,7 @@ from support.tls import Authority, terminating
 from tunnel_core.agent import credentials, doctor
 from tunnel_core.errors import UsageError
 from tunnel_core.net import names, proxies
-from tunnel_core.net.sockets import Address
+from tunnel_core.net.address import Address
 from tunnel_core.protocol.endpoints import new_id
 from tunnel_core.service.settings import Secret
 from websockets.frames import Frame, Opcode

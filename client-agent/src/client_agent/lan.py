@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Final
 
 from tunnel_core.errors import TunnelError
-from tunnel_core.net import sockets
+from tunnel_core.net import ports, sockets
+from tunnel_core.net.address import Address, is_loopback
 from tunnel_core.net.route import source_address
 from tunnel_core.service.logs import Logger
 
@@ -32,7 +33,7 @@ def announcement(name: str, port: int) -> bytes:
 def default_address() -> str:
     """The default interface's address, as the system chooses it for the group. Empty if there is none."""
     source = source_address(GROUP)
-    return "" if source is None or sockets.is_loopback(source) else source
+    return "" if source is None or is_loopback(source) else source
 
 
 class LanWorld:
@@ -96,7 +97,7 @@ class LanWorld:
             return
         try:
             if self._host not in (*ALL_ADDRESSES, source):  # there it is listened for already
-                self._listening = sockets.listen(source, self._port)
+                self._listening = ports.listen(source, self._port)
             self._sender = sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             sender.setblocking(False)
             sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 0)  # it leaves this machine by no interface
@@ -111,7 +112,7 @@ class LanWorld:
             self._accepting = asyncio.get_running_loop().create_task(self._accept(sock, source))
         self.address = source
         self._told = False
-        self._log.info("announced to the LAN list", address=f"{sockets.Address(source, self._port)}")
+        self._log.info("announced to the LAN list", address=f"{Address(source, self._port)}")
 
     def _not_announced(self, reason: str) -> None:
         if not self._told:

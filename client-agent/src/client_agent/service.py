@@ -9,7 +9,7 @@ from typing import Any, Final
 from tunnel_core.agent.base import Agent
 from tunnel_core.agent.session import Session
 from tunnel_core.agent.times import AgentTimes
-from tunnel_core.net.sockets import Address
+from tunnel_core.net.address import Address
 from tunnel_core.service.run import raise_descriptor_limit
 
 from .lan import ALL_ADDRESSES, LanWorld

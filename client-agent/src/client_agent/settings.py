@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tunnel_core.agent.settings import AgentSettings, warm_legs
 from tunnel_core.errors import UsageError
-from tunnel_core.net.sockets import parse_host, parse_local_host, parse_port
+from tunnel_core.net.address import parse_host, parse_local_host, parse_port
 from tunnel_core.protocol.endpoints import is_tunnel
 from tunnel_core.protocol.invite import MAX_LABEL, is_label
 from tunnel_core.service.settings import setting

@@ -6,7 +6,7 @@ import time
 
 from tunnel_core.agent import doctor
 from tunnel_core.agent.doctor import Failed, Say
-from tunnel_core.net import sockets
+from tunnel_core.net import connecting, sockets
 
 from .settings import HostSettings
 
@@ -25,7 +25,7 @@ class HostDoctor(doctor.Doctor):
         target = self._targets[tunnel]
         began = time.perf_counter()
         try:
-            sock = await sockets.connect(target)
+            sock = await connecting.connect(target)
         except OSError as exc:
             raise Failed(
                 f"{target} does not answer: {sockets.why(exc)}",

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tunnel_core.agent.settings import AgentSettings, warm_legs
 from tunnel_core.errors import UsageError
-from tunnel_core.net.sockets import Address, parse_address
+from tunnel_core.net.address import Address, parse_address
 from tunnel_core.protocol.endpoints import is_tunnel
 from tunnel_core.service.settings import seconds, setting
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tunnel_core.net import sockets
-from tunnel_core.net.sockets import Address
+from tunnel_core.net.address import Address
 from tunnel_core.net.tcp import TcpConnection
 from tunnel_core.service.logs import Throttle
 

@@ -11,10 +11,10 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 from tunnel_core.errors import TunnelError
-from tunnel_core.net import sockets
+from tunnel_core.net import ports
+from tunnel_core.net.address import Address
 from tunnel_core.net.http import HttpServer
 from tunnel_core.net.liveness import LegMonitor, LegTimes
-from tunnel_core.net.sockets import Address
 from tunnel_core.protocol.frames import CloseCode
 from tunnel_core.protocol.tries import Tries
 from tunnel_core.service import logs
@@ -37,7 +37,7 @@ from .settings import RelaySettings
 
 MOST_LEGS: Final = 20_000  # 250 MB: beyond that one relay is no cheap thing any more
 FEW_LEGS: Final = 500  # so few are worth a warning
-SPARE_DESCRIPTORS: Final = 64 + sockets.OVERSHOOT  # for logs, the admin port, files
+SPARE_DESCRIPTORS: Final = 64 + ports.OVERSHOOT  # for logs, the admin port, files
 CLOSE_PATIENCE: Final = 1.0  # seconds for the peers' half of the close handshake, at the end
 DRAIN_TICK: Final = 0.05  # seconds between looks at whether all legs have gone
 SPREAD: Final = 0.25  # share of the drain that is for closing what did not move: half of it is slack
@@ -89,7 +89,7 @@ class Relay:
         )
         routes = Routes(health(self.readiness) | site.routes(join=settings.join_page), self._admission.answer)
         self._server = HttpServer(
-            sockets.listen(settings.host, settings.port),
+            ports.listen(settings.host, settings.port),
             routes.answer,
             timeout=settings.handshake_timeout,
             max_head=settings.max_header,
@@ -98,7 +98,7 @@ class Relay:
             client_of=addresses.counted,
             dropped=self._dropped,
         )
-        self._admin = AdminServer(sockets.listen(settings.admin_host, settings.admin_port), registry, self.readiness)
+        self._admin = AdminServer(ports.listen(settings.admin_host, settings.admin_port), registry, self.readiness)
         self._timer: asyncio.TimerHandle | None = None
         self._started = False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tunnel_core.errors import UsageError
-from tunnel_core.net.sockets import parse_local_host, parse_port
+from tunnel_core.net.address import parse_local_host, parse_port
 from tunnel_core.protocol.control import MAX_MESSAGE
 from tunnel_core.protocol.tokens import parse_network, parse_secrets
 from tunnel_core.service.logs import LogSettings

@@ -11,7 +11,8 @@ from typing import Final, TextIO
 from tunnel_core import __version__
 from tunnel_core.agent.settings import relay_url
 from tunnel_core.errors import TunnelError, UsageError
-from tunnel_core.net.sockets import is_loopback, why
+from tunnel_core.net.address import is_loopback
+from tunnel_core.net.sockets import why
 from tunnel_core.protocol.invite import MINECRAFT, Invite
 from tunnel_core.service import logs, run, settings
 from tunnel_core.service.settings import Secret

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from tunnel_core.errors import AccessDenied, TunnelError
-from tunnel_core.net import sockets
-from tunnel_core.net.sockets import ListenFailed
+from tunnel_core.net import ports
+from tunnel_core.net.ports import ListenFailed
 
 from ..service import ClientAgent
 from ..settings import ClientSettings
@@ -20,7 +20,7 @@ def free_port(address: str, wanted: int) -> int:
     """The port `wanted`, or else the next that is free on `address`."""
     for port in (*range(wanted, min(wanted + NEXT_PORTS, 65536)), 0):
         try:
-            listening = sockets.listen(address, port)
+            listening = ports.listen(address, port)
         except ListenFailed:
             continue
         found = int(listening[0].getsockname()[1])

@@ -12,7 +12,8 @@ from typing import Final, TextIO
 
 from tunnel_core import __version__
 from tunnel_core.errors import AccessDenied, UsageError
-from tunnel_core.net.sockets import is_loopback, parse_port, why
+from tunnel_core.net.address import is_loopback, parse_port
+from tunnel_core.net.sockets import why
 from tunnel_core.protocol import tokens
 from tunnel_core.protocol.endpoints import is_tunnel
 from tunnel_core.protocol.invite import MAX_LABEL, MINECRAFT, Invite, is_label, relay_address

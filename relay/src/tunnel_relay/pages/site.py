@@ -10,8 +10,8 @@ from http import HTTPStatus
 from typing import Final
 
 from tunnel_core import __version__
+from tunnel_core.net.address import is_loopback
 from tunnel_core.net.http import Handler, Request, Response
-from tunnel_core.net.sockets import is_loopback
 from tunnel_core.protocol.addresses import address_key
 from tunnel_core.protocol.tries import Tries
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 from prometheus_client import CollectorRegistry
 
 from ..errors import TunnelError, UsageError
-from ..net import sockets
+from ..net import ports
 from ..net.buffers import FRAME_SIZE
 from ..net.dialer import Dialed
 from ..net.liveness import LegMonitor
@@ -89,7 +89,7 @@ class Agent(Generic[S]):
         self._failure: tuple[str, float] | None = None  # what was last logged of the relay's absence, when
         self.admin: AdminServer | None = None
         if settings.admin_port is not None:
-            listening = sockets.listen(settings.admin_host, settings.admin_port)
+            listening = ports.listen(settings.admin_host, settings.admin_port)
             self.admin = AdminServer(listening, registry, self.readiness)
         if settings.sends_token_in_clear:
             self.context.log.warning("token in clear", relay=settings.relay, hint="use wss:// outside this machine")

@@ -16,10 +16,10 @@ from typing import Final
 from websockets.uri import parse_uri
 
 from ..errors import AccessDenied, ProtocolViolation, RelayUnavailable, UsageError
-from ..net import names, proxies, refusals, sockets
+from ..net import connecting, names, proxies, refusals, sockets
+from ..net.address import Address, is_ip
 from ..net.leg import Leg
 from ..net.liveness import LegMonitor
-from ..net.sockets import Address
 from ..protocol.control import MAX_MESSAGE, PROBE_BYTES, Probed, to_doctor
 from ..protocol.endpoints import PROBE, Role
 from ..protocol.frames import CloseCode
@@ -150,10 +150,10 @@ class Doctor:
 
     async def _name(self) -> str:
         host, port = self._door
-        if sockets.is_ip(host):
+        if is_ip(host):
             return f"{host} is an address"
         try:
-            async with asyncio.timeout(sockets.CONNECT_TIMEOUT):
+            async with asyncio.timeout(connecting.CONNECT_TIMEOUT):
                 found = await names.resolve(host, port)
         except OSError as exc:
             if self._proxy is not None:
@@ -167,7 +167,7 @@ class Doctor:
     async def _tcp(self) -> str:
         began = time.perf_counter()
         try:
-            sock = await sockets.connect(self._door)
+            sock = await connecting.connect(self._door)
         except OSError as exc:
             advice = "is the relay running there, and does a firewall let you out to that port?"
             raise Failed(
@@ -187,8 +187,8 @@ class Doctor:
         ca_file = self.settings.ca_file or None
         context = ssl.create_default_context(cafile=ca_file)
         try:
-            async with asyncio.timeout(sockets.CONNECT_TIMEOUT):
-                sock = await sockets.connect(self._door)
+            async with asyncio.timeout(connecting.CONNECT_TIMEOUT):
+                sock = await connecting.connect(self._door)
                 _, writer = await asyncio.open_connection(sock=sock, ssl=context, server_hostname=name)
         except OSError as exc:
             error = refusals.of_error(exc, str(self._door), ca_file)

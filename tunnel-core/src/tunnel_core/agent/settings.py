@@ -8,7 +8,7 @@ from websockets.exceptions import InvalidURI
 from websockets.uri import parse_uri
 
 from ..errors import UsageError
-from ..net.sockets import is_loopback, parse_host, parse_local_host, parse_port
+from ..net.address import is_loopback, parse_host, parse_local_host, parse_port
 from ..protocol.control import MAX_WINDOW, MIN_WINDOW
 from ..service.logs import LogSettings
 from ..service.settings import Secret, count, seconds, secret, setting, show_size, size, text

@@ -25,11 +25,11 @@ from websockets.uri import parse_uri
 from .. import __version__
 from ..errors import AccessDenied, RelayUnavailable, UsageError
 from ..protocol.endpoints import INSTANCE_KEY_HEADER, LEG_HEADER, RELAY_HEADER, SUBPROTOCOL, Role, is_id, leg_path
-from . import proxies, refusals, sockets
+from . import connecting, proxies, refusals, sockets
+from .address import Address
 from .channel import Channel
 from .leg import Leg
 from .route import SocketAddress
-from .sockets import Address
 
 AT_ONCE: Final = 16  # handshakes under way: enough to fill a core of the relay, few enough to stay short
 FIRST_RETRY: Final = 0.05  # seconds
@@ -275,7 +275,7 @@ class Dialer:
             request.headers["Authorization"] = f"Bearer {token}"
         proxy = proxies.of_environment(self._uri)
         if proxy is None:
-            channel = await Channel.over(await sockets.connect(Address(self._uri.host, self._uri.port)))
+            channel = await Channel.over(await connecting.connect(Address(self._uri.host, self._uri.port)))
         else:
             channel = await proxies.connect(proxy, self._uri)
         try:

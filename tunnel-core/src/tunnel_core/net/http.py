@@ -20,7 +20,7 @@ from websockets.typing import Subprotocol
 
 from ..protocol.endpoints import RELAY_HEADER
 from .leg import Leg
-from .sockets import accept
+from .ports import accept
 
 HANDSHAKE_TIMEOUT: Final = 10.0  # seconds from the connection to the end of the request
 MAX_HEAD: Final = 16 * 1024  # bytes of request line and headers: a token is 300, a browser's cookies 4 KiB

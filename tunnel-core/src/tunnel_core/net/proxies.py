@@ -18,9 +18,9 @@ from websockets.proxy import Proxy, get_proxy, parse_proxy
 from websockets.uri import WebSocketURI
 
 from ..errors import RelayUnavailable, UsageError
-from . import names, sockets
+from . import connecting, names, sockets
+from .address import Address, is_ip
 from .channel import BLANK_LINE, Channel
-from .sockets import Address
 
 PATIENCE: Final = 9.0  # seconds until a proxy has connected: less than a dial has, so that the proxy is named
 ADVICE: Final = "mend the variable that names it (http_proxy, https_proxy, all_proxy), or go without it: no_proxy"
@@ -94,7 +94,7 @@ async def _named(proxy: Proxy, uri: WebSocketURI) -> AsyncIterator[None]:
 
 async def _reach(proxy: Proxy) -> socket.socket:
     try:
-        return await sockets.connect(address_of(proxy), PATIENCE)
+        return await connecting.connect(address_of(proxy), PATIENCE)
     except TimeoutError:
         raise
     except OSError as exc:
@@ -152,7 +152,7 @@ async def _pass(channel: Channel, proxy: Proxy, uri: WebSocketURI) -> None:
     """Have the proxy connect to the relay: CONNECT (RFC 9110 section 9.3.6), SOCKS 5 (RFC 1928), or SOCKS 4."""
     kind, looks_up = _SOCKS.get(proxy.scheme, (ProxyType.HTTP, True))
     host, login = uri.host, (proxy.username, proxy.password)
-    if not looks_up and not sockets.is_ip(host):
+    if not looks_up and not is_ip(host):
         found = sorted(await names.resolve(host, uri.port), key=lambda info: info[0])
         host = str(found[0][4][0])  # IPv4 first, for SOCKS 4 has nothing else
     if kind is ProxyType.HTTP and proxy.user_info is not None:  # python-socks knows Latin-1 there, and proxies UTF-8

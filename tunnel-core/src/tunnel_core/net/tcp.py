@@ -12,7 +12,9 @@ from typing import Final, cast
 
 from ..protocol.local import HOLD_END, Carrier
 from ..protocol.replay import ReplayMemory
-from .sockets import Address, connect, is_ip, reset_on_close, tune, unread_of
+from .address import Address, is_ip
+from .connecting import connect
+from .sockets import reset_on_close, tune, unread_of
 
 # Bytes from which on a write goes straight to the socket: the transport would need a copy.
 LARGE_WRITE: Final = 16 * 1024 if hasattr(os, "writev") else sys.maxsize

@@ -8,7 +8,7 @@ import socket
 from typing import Any
 
 import pytest
-from tunnel_core.net import sockets
+from tunnel_core.net import ports
 
 V4, V6 = (socket.AF_INET, ("127.0.0.1", 0)), (socket.AF_INET6, ("::1", 0, 0, 0))
 NOT_OURS = (socket.AF_INET, ("192.0.2.1", 0))
@@ -18,7 +18,7 @@ def reached(host: str, port: int) -> list[str]:
     """The loopback addresses at which a connection is accepted while this is listened on."""
     found = []
     with contextlib.ExitStack() as stack:
-        listening = sockets.listen(host, port)
+        listening = ports.listen(host, port)
         for sock in listening:
             stack.callback(sock.close)
         (number,) = {sock.getsockname()[1] for sock in listening}
@@ -67,8 +67,8 @@ def test_addresses_of_a_name_that_are_not_here_are_left_out(names: dict[str, lis
     """As ::1 is where there is no IPv6; a name that has no other cannot be listened on."""
     names["partly"], names["elsewhere"] = [NOT_OURS, V4], [NOT_OURS]
     assert reached("partly", 0) == ["127.0.0.1"]
-    with pytest.raises(sockets.ListenFailed, match=r"cannot listen on elsewhere:0: .*: choose an address of this"):
-        sockets.listen("elsewhere", 0)
+    with pytest.raises(ports.ListenFailed, match=r"cannot listen on elsewhere:0: .*: choose an address of this"):
+        ports.listen("elsewhere", 0)
 
 
 def test_a_port_that_is_in_use_on_one_address(names: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,9 +76,9 @@ def test_a_port_that_is_in_use_on_one_address(names: dict[str, list[Any]], monke
     names["both"] = [V6, V4]
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(sockets.ListenFailed, match=f"cannot listen on both:{port}: Address already in use"):
-            sockets.listen("both", port)
-    bind, tries = sockets._bind_all, 0
+        with pytest.raises(ports.ListenFailed, match=f"cannot listen on both:{port}: Address already in use"):
+            ports.listen("both", port)
+    bind, tries = ports._bind_all, 0
 
     def unlucky(*arguments: Any) -> Any:
         nonlocal tries
@@ -87,5 +87,5 @@ def test_a_port_that_is_in_use_on_one_address(names: dict[str, list[Any]], monke
             raise OSError(errno.EADDRINUSE, "Address already in use")
         return bind(*arguments)
 
-    monkeypatch.setattr(sockets, "_bind_all", unlucky)
+    monkeypatch.setattr(ports, "_bind_all", unlucky)
     assert reached("both", 0) == ["127.0.0.1", "::1"]
