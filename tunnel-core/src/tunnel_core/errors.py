@@ -1,12 +1,12 @@
-"""The one hierarchy of errors. Each carries one line that tells its reader what to do."""
+"""The hierarchy of errors. Each carries one line that tells the user what to do."""
 
 from __future__ import annotations
 
 
 class TunnelError(Exception):
-    """Anything this project raises on purpose. `exit_code` is what ends a command.
+    """Base of all errors that this project raises. `exit_code` is the exit code of a command that fails with it.
 
-    `reason` says what is wrong; `advice`, where it is not part of that, what to do.
+    `reason` says what is wrong, `advice` what to do about it, unless the reason already does.
     """
 
     exit_code = 1
@@ -18,7 +18,7 @@ class TunnelError(Exception):
 
 
 class UsageError(TunnelError):
-    """A flag, variable or file that cannot be used. Nothing has been started."""
+    """An unusable flag, variable or file. Nothing has been started."""
 
     exit_code = 2
 
@@ -30,9 +30,9 @@ class AccessDenied(TunnelError):
 
 
 class RelayUnavailable(TunnelError):
-    """The relay cannot be reached, or will not take a leg now. Worth another try.
+    """The relay cannot be reached, or does not accept a leg right now. Worth retrying.
 
-    `retry_after` is the relay's own wish in seconds, where it stated one.
+    `retry_after` is the relay's `Retry-After` in seconds, if it sent one.
     """
 
     def __init__(self, reason: str, advice: str = "", retry_after: float | None = None) -> None:
@@ -41,7 +41,7 @@ class RelayUnavailable(TunnelError):
 
 
 class ProtocolViolation(TunnelError):
-    """The peer broke the protocol: `code` is the close code its leg ends with."""
+    """The peer violated the protocol. `code` is the close code for its leg."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -49,8 +49,8 @@ class ProtocolViolation(TunnelError):
 
 
 class BadProxyHeader(TunnelError):
-    """A connection that ought to begin with a PROXY header does not."""
+    """A connection lacks the PROXY header that it must begin with."""
 
 
 class InvalidTransition(TunnelError):
-    """A bug of ours: something happened to a stream that cannot happen in its phase."""
+    """A bug: a trigger that the stream's phase does not allow."""

@@ -1,7 +1,7 @@
-"""The HTTP side of a port: small GETs are answered, upgrades become legs.
+"""A port that answers small GETs and upgrades requests to legs.
 
-`websockets` reads the request and writes the response (its Sans-I/O server); this is the
-socket around it. A connection is one request: it costs no task, and one timer.
+`websockets`' Sans-I/O server parses the request and writes the response; this module handles the
+socket. A connection carries one request, and needs no task and one timer.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from .leg import Leg
 from .ports import accept
 
 HANDSHAKE_TIMEOUT: Final = 10.0  # seconds from the connection to the end of the request
-MAX_HEAD: Final = 16 * 1024  # bytes of request line and headers: a token is 300, a browser's cookies 4 KiB
-AT_ONCE: Final = 32  # connections before their answer: a request takes a millisecond
+MAX_HEAD: Final = 16 * 1024  # bytes of request line and headers: a token has 300, a browser's cookies 4 KiB
+AT_ONCE: Final = 32  # open connections without an answer; a request takes a millisecond
 SERVER: Final = "tcp-ws-tunnel"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request, as far as anybody here wants to know it."""
+    """The parts of a request that handlers need."""
 
     path: str  # without the query
     query: Mapping[str, str]
@@ -43,9 +43,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer that is not an upgrade. To HEAD it is sent without its body.
+    """A response other than an upgrade. HEAD requests get it without the body.
 
-    `headers` replace those that every answer has. A peer has `patience` seconds to take it (None: what is left
+    `headers` override the default ones. The peer has `patience` seconds to read it (None: whatever is left
     of the time for its request). `done` is called once the connection is gone.
     """
 
@@ -59,9 +59,9 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
-    """The request becomes the leg that `make_leg` makes, speaking `subprotocol` (None for a raw one).
+    """Upgrade the request to the leg that `make_leg` returns, with `subprotocol` (None for a raw leg).
 
-    The 101 response carries `headers`.
+    `headers` are added to the 101 response.
     """
 
     make_leg: Callable[[], Leg]
@@ -75,12 +75,12 @@ Handler = Callable[[Request], Response | Upgrade]
 class HttpServer:
     """Serves `handler` on listening sockets.
 
-    At most `at_once` connections may be open without an answer, and at most `per_client` of one client:
-    `client_of` says which client an address belongs to (None: no bound of its own). When there is one more,
-    the oldest is closed, so that connections which stay silent make room for those that have a request.
-    An honest request comes with its connection, or a round trip later.
+    At most `at_once` connections may be open without an answer, and at most `per_client` of one client.
+    `client_of` maps an address to its client (None: exempt from the second bound). Beyond a bound the
+    oldest connection is closed, so that silent ones make room for those with a request. An honest request
+    follows its connection within a round trip.
 
-    `dropped` is told, with a reason and the peer's address, of each connection that made no proper request in time.
+    `dropped` is called with a reason and the peer's address for each connection without a proper request in time.
     """
 
     def __init__(
@@ -119,8 +119,8 @@ class HttpServer:
 
     async def close_port(self) -> None:
         """Accept no more connections. Those already open are still answered."""
-        # asyncio forgets a connection that is accepted in the turn of the loop in which its server is closed:
-        # nobody would ever close it. So accepting ends a turn before.
+        # asyncio forgets a connection accepted in the loop iteration in which its server is closed, and would
+        # leak it. So stop accepting one iteration earlier.
         loop = asyncio.get_running_loop()
         for sock in self._socks:
             if sock.fileno() >= 0:
@@ -133,7 +133,7 @@ class HttpServer:
             sock.close()
 
     async def stop(self) -> None:
-        """Close the port, and what has not become a leg."""
+        """Close the port and all connections that are not legs yet."""
         await self.close_port()
         for connection in tuple(self._connections):
             connection.abort()
@@ -141,7 +141,7 @@ class HttpServer:
     def opened(self, connection: HttpConnection) -> None:
         """A connection was accepted: make room for it."""
         if self._stopped:
-            connection.abort()  # it was just being accepted when the port was closed
+            connection.abort()  # accepted while the port was closing
             return
         client = self._client_of(connection.peer)
         of_client = self._by_client.get(client, {}) if client is not None else {}
@@ -183,7 +183,7 @@ class HttpConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
         self.peer = str(peer[0]).removeprefix("::ffff:") if isinstance(peer, tuple) else "unix"
-        # The time for the request, and for the peer to take the answer.
+        # Bounds the time for the request, and for the peer to read the answer.
         self._timer = asyncio.get_running_loop().call_later(self._server.timeout, self._too_late)
         self._server.opened(self)
 
@@ -212,7 +212,7 @@ class HttpConnection(asyncio.Protocol):
             self._head.clear()
             self._request(head, rest)
         elif not self._head[:1].isalpha():
-            self._request(bytes(self._head), b"")  # TLS, mostly: told at once, its sender learns what is wrong
+            self._request(bytes(self._head), b"")  # mostly TLS: answer at once, so that the sender learns why
         elif len(self._head) >= self._server.max_head:
             self._dropped("header-size")
             self._answer(ServerProtocol(), Response(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers too large\n"))
@@ -226,7 +226,7 @@ class HttpConnection(asyncio.Protocol):
         events = protocol.events_received()
         if not events:
             self._dropped("not-http")
-            refusal = b"".join(protocol.data_to_send())  # `websockets` has a better one for some
+            refusal = b"".join(protocol.data_to_send())  # `websockets` explains some cases better
             if refusal:
                 self._transport.write(refusal)
                 self._transport.close()

@@ -1,9 +1,9 @@
-"""Looks names up so that one whose name server does not answer holds up no other.
+"""DNS lookups in which one hanging name does not delay the others.
 
-`getaddrinfo` blocks its thread, for half a minute and more if a name server is dead, and nothing can
-interrupt it. An event loop has few threads for that (libuv: four in all), which are soon all stuck at
-the same name, and asyncio waits for its own at the end of the process. Here each name has a thread of
-its own, concurrent look-ups of one name are one, and the threads end with the process.
+`getaddrinfo` blocks its thread, for half a minute and more if a name server is dead, and cannot be
+interrupted. Event loops have few threads for it (libuv has four), which a single bad name can block, and
+asyncio waits for its own when the process exits. Here each name has a thread of its own, concurrent
+lookups of a name are shared, and the threads end with the process.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-MOST: Final = 64  # look-ups at once, a thread each: far more than an agent has names
-MOST_SLOW: Final = 32  # of them, of names that were slow the last time: the others must find a thread
-SLOW: Final = 1.0  # seconds from which on a look-up is slow: the first retry of a resolver comes after 5 s
+MOST: Final = 64  # concurrent lookups, a thread each: far more than an agent has names
+MOST_SLOW: Final = 32  # of these, for names that were slow last time, so that others find a thread
+SLOW: Final = 1.0  # seconds that make a lookup slow; resolvers first retry after 5 s
 
-AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]  # as `socket.getaddrinfo` has it
+AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]  # as returned by `socket.getaddrinfo`
 
 
 def look_up(host: str) -> list[AddressInfo]:
-    """Ask the system, which may take long. Raises OSError."""
+    """Ask the system's resolver, which may take long. Raises OSError."""
     return socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)  # type: ignore[return-value]  # its addresses are tuples
 
 
 class Resolver:
-    """Shares and bounds look-ups. `look_up` is the blocking call; it is used in threads."""
+    """Shares and bounds lookups. Threads call `look_up`, which may block."""
 
     def __init__(self, look_up: Callable[[str], list[AddressInfo]]) -> None:
         self._look_up = look_up
         self._lock = threading.Lock()
-        self._wanted: dict[str, concurrent.futures.Future[list[AddressInfo]]] = {}  # under way, or waiting for a thread
+        self._wanted: dict[str, concurrent.futures.Future[list[AddressInfo]]] = {}  # running, or waiting for a thread
         self._running: set[str] = set()
-        self._slow: set[str] = set()  # names whose last look-up was
+        self._slow: set[str] = set()  # names whose last lookup was slow
 
     async def resolve(self, host: str, port: int) -> list[AddressInfo]:
-        """The addresses of a name, each with `port`; looked up now, or shared with whoever asks already.
+        """The addresses of `host`, each with `port`. Joins a lookup of the name that is already running.
 
-        Raises OSError. Who is cancelled leaves the look-up to the others.
+        Raises OSError. Cancelling one caller does not cancel a shared lookup.
         """
         with self._lock:
             found = self._wanted.get(host)
@@ -55,7 +55,7 @@ class Resolver:
         return [(*info[:4], (info[4][0], port, *info[4][2:])) for info in infos]
 
     def _start_what_may(self) -> None:
-        """Start a thread for each look-up that waits for one, as far as the bounds allow."""
+        """Start threads for waiting lookups, within the bounds."""
         for host in tuple(self._wanted):
             if host in self._running or len(self._running) >= MOST:
                 continue
@@ -63,10 +63,10 @@ class Resolver:
                 continue
             self._running.add(host)
             try:
-                threading.Thread(target=self._run, args=(host,), name=f"look-up of {host}", daemon=True).start()
+                threading.Thread(target=self._run, args=(host,), name=f"lookup of {host}", daemon=True).start()
             except RuntimeError:
                 self._running.discard(host)
-                failure = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))  # no thread to be had
+                failure = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))  # out of threads
                 self._wanted.pop(host).set_exception(failure)
 
     def _run(self, host: str) -> None:
@@ -74,7 +74,7 @@ class Resolver:
         infos, failure = [], None
         try:
             infos = self._look_up(host)
-        except Exception as exc:  # noqa: BLE001  (whoever waits is to have it)
+        except Exception as exc:  # noqa: BLE001  (it is raised in the callers)
             failure = exc
         with self._lock:
             if time.monotonic() - begun > SLOW:
@@ -94,5 +94,5 @@ _resolver: Final = Resolver(lambda host: look_up(host))  # noqa: PLW0108  (found
 
 
 async def resolve(host: str, port: int) -> list[AddressInfo]:
-    """The addresses of `host`, each with `port`, as this process' one resolver finds them. Raises OSError."""
+    """The addresses of `host`, each with `port`, from the process-wide resolver. Raises OSError."""
     return await _resolver.resolve(host, port)

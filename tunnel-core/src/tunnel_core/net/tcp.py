@@ -1,4 +1,4 @@
-"""A local TCP connection: of the client application, or to the target."""
+"""A local TCP connection: from the client application, or to the target."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from .address import Address, is_ip
 from .connecting import connect
 from .sockets import reset_on_close, tune, unread_of
 
-# Bytes from which on a write goes straight to the socket: the transport would need a copy.
+# Writes of at least this many bytes go straight to the socket; the transport would copy them.
 LARGE_WRITE: Final = 16 * 1024 if hasattr(os, "writev") else sys.maxsize
 
 
 class TcpConnection(asyncio.BufferedProtocol):
-    """Joins a socket to the `carrier` of its bytes. It is read into the block of `memory`.
+    """Connects a socket to the `carrier` of its bytes. Reads go into the block of `memory`.
 
-    What is written before it is connected waits. When a write fails, what the other side sent
-    before it closed is still read and carried; only then is the connection reported broken.
+    Bytes written before the connection is established are queued. When a write fails, whatever the other
+    side sent before it closed is still read and carried; only then is the connection reported broken.
     """
 
     carrier: Carrier
 
     def __init__(self, memory: ReplayMemory, connected: Callable[[], None] | None = None) -> None:
         self._memory = memory
-        self._connected = connected  # called once, before any byte can have come
+        self._connected = connected  # called once, before any byte can arrive
         self._transport: asyncio.Transport | None = None
-        self._early: list[bytes] = []  # written before there was a socket: EARLY_DATA at most
+        self._early: list[bytes] = []  # written before there was a socket; at most EARLY_DATA
         self._early_eof = False
         self._holds = 0
         self._limits = (0, 0)
-        self._closing = False  # nothing is written any more
+        self._closing = False  # no more writes
         self._dial: asyncio.Task[None] | None = None
         self._peer_eof = False
-        self._failure = ""  # why the connection broke, while the rest is being read
-        self._unread: socket.socket | None = None  # the rest
+        self._failure = ""  # why the connection broke, while `_unread` is being read
+        self._unread: socket.socket | None = None  # holds what the peer sent before the break
 
     def dial(
         self, address: Address, patience: float, connected: Callable[[], None], failed: Callable[[OSError], None]
     ) -> None:
-        """Connect to `address`. One of the two is called, unless the connection is closed before.
+        """Connect to `address`, then call `connected` or `failed`, unless the connection is closed first.
 
-        `failed` gets the error: TimeoutError after `patience` seconds.
+        `failed` gets the OSError: TimeoutError after `patience` seconds.
         """
         self._connected = connected
         self._dial = asyncio.get_running_loop().create_task(self._dial_now(address, patience, failed))
@@ -64,7 +64,7 @@ class TcpConnection(asyncio.BufferedProtocol):
     async def _connect(self, address: Address, patience: float) -> None:
         loop = asyncio.get_running_loop()
         if not address.is_unix and is_ip(address.host):
-            # One address and no name: the loop's own way is a third faster.
+            # For a single IP address the loop's own connect is a third faster.
             async with asyncio.timeout(patience):
                 await loop.create_connection(lambda: self, *address)
             return
@@ -79,7 +79,7 @@ class TcpConnection(asyncio.BufferedProtocol):
     def peer(self) -> str:
         """The address at the other end, for logs."""
         peer = self._transport.get_extra_info("peername") if self._transport is not None else None
-        # An IPv4 peer of a socket that listens on both families is called as everywhere else.
+        # Show an IPv4 peer of a dual-stack socket in IPv4 notation.
         return str(Address(peer[0].removeprefix("::ffff:"), peer[1])) if isinstance(peer, tuple) else "a Unix socket"
 
     # Local, as a stream sees it.
@@ -96,8 +96,8 @@ class TcpConnection(asyncio.BufferedProtocol):
         taken = self._write_at_once(pieces) if len(pieces[0]) >= LARGE_WRITE else 0
         if taken and taken == sum(map(len, pieces)):
             return
-        # A copy, since a transport that cannot write all at once keeps a reference, and
-        # the read buffer is about to be read into again.
+        # Copy: a transport that cannot write everything keeps a reference, and
+        # the read buffer is about to be reused.
         data = b"".join(pieces)[taken:]
         if self._transport is None:
             self._early.append(data)
@@ -105,14 +105,14 @@ class TcpConnection(asyncio.BufferedProtocol):
             self._transport.write(data)
 
     def _write_at_once(self, pieces: Sequence[memoryview | bytes]) -> int:
-        """Write what the socket takes, unless something waits for it already. Returns how many bytes it took."""
+        """Write to the socket, unless bytes are queued for it. Returns how many bytes it took."""
         transport = self._transport
         if transport is None or transport.is_closing() or transport.get_write_buffer_size():
             return 0
         try:
             return os.writev(transport.get_extra_info("socket").fileno(), pieces)
         except OSError:
-            return 0  # the transport will meet it, too
+            return 0  # the transport will run into it as well
 
     def write_eof(self) -> None:
         if self._closing:
@@ -120,12 +120,12 @@ class TcpConnection(asyncio.BufferedProtocol):
         if self._transport is None:
             self._early_eof = True
             return
-        # The last byte's leaving is what the FIN's acknowledgement waits for: have it told.
+        # The FIN is acknowledged once the last byte has left: have the transport report that.
         self._transport.set_write_buffer_limits(0)
         self._transport.write_eof()
 
     def set_window(self, window: int) -> None:
-        """Have `local_drained` called after the pending bytes, over half a window, fell to a quarter."""
+        """Call `local_drained` when the pending bytes, once above half a window, fall to a quarter."""
         self._limits = (window // 2, window // 4)
         if self._transport is not None:
             self._transport.set_write_buffer_limits(*self._limits)
@@ -144,7 +144,7 @@ class TcpConnection(asyncio.BufferedProtocol):
         if self._transport is None or self._transport.is_closing():
             return
         if self._transport.get_write_buffer_size():
-            # uvloop writes once all events are handled: let what came before the reset leave before it.
+            # uvloop writes after handling all events: let bytes from before the reset leave first.
             self.hold(HOLD_END)
             asyncio.get_running_loop().call_soon(self._reset)
         else:
@@ -171,7 +171,7 @@ class TcpConnection(asyncio.BufferedProtocol):
                 self._transport.resume_reading()
 
     def _read_rest(self) -> None:
-        """Carry what the broken connection brought, as fast as it can leave; then report the break."""
+        """Carry what the broken connection still holds, as fast as credit allows; then report the break."""
         while self._unread is not None:
             if self._holds:
                 return
@@ -185,7 +185,7 @@ class TcpConnection(asyncio.BufferedProtocol):
                 self.carrier.local_broken(self._failure)
 
     def _forget_rest(self) -> None:
-        """Dial no more, and read nothing more of a broken connection."""
+        """Stop dialing, and stop reading a broken connection."""
         if self._dial is not None:
             self._dial.cancel()
         if self._unread is not None:
@@ -210,11 +210,11 @@ class TcpConnection(asyncio.BufferedProtocol):
         if self._early:
             transport.write(b"".join(self._early))  # asyncio's writelines may forget to tell when it has left
             self._early = []
-            self.carrier.local_drained()  # the transport tells only of what it could not take at once
+            self.carrier.local_drained()  # the transport only reports after its buffer was above the limit
         if self._early_eof:
             self.write_eof()
         if self._holds:
-            # uvloop starts reading after this method, whatever is said in it.
+            # uvloop starts reading after this method, even if it is paused in it.
             asyncio.get_running_loop().call_soon(self._pause_if_held)
 
     def _pause_if_held(self) -> None:
@@ -231,7 +231,7 @@ class TcpConnection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         self._peer_eof = True
         self.carrier.local_eof()
-        return True  # the other direction goes on
+        return True  # the other direction continues
 
     def resume_writing(self) -> None:
         self.carrier.local_drained()

@@ -1,9 +1,8 @@
 """Control messages (PROTOCOL.md, "Messages"): JSON in text frames of at most 4 KiB.
 
-The fields and their bounds stand in the types; who may say what stands in the decoders at
-the end, one for each way that a message can travel. A message of a type that this version
-does not know decodes to Unknown: relays pass it on, agents ignore it (PROTOCOL.md,
-"Compatibility").
+The types define the fields and their bounds. The decoders at the end define which message may
+travel in which direction. A message of an unknown type decodes to Unknown: relays pass it on,
+agents ignore it (PROTOCOL.md, "Compatibility").
 """
 
 from __future__ import annotations
@@ -110,9 +109,9 @@ class Reset(_Message):
 
 
 class Resume(_Message):
-    """client → host: carry on a live stream on this new leg, from offset `received`.
+    """client → host: continue a live stream on this new leg, from offset `received`.
 
-    `instance` names the host-agent that has the stream: a relay remembers none. `proof`:
+    `instance` names the host-agent that has the stream, since the relay does not remember it. `proof`:
     identity.resume_proof.
     """
 
@@ -124,7 +123,7 @@ class Resume(_Message):
 
 
 class Resumed(_Message):
-    """host → client: carry on from offset `received`; or `done`: all was delivered and acknowledged.
+    """host → client: continue from offset `received`; or `done`: everything was delivered and acknowledged.
 
     `proof`: identity.resumed_proof.
     """
@@ -136,7 +135,7 @@ class Resumed(_Message):
 
 
 class Gone(_Message):
-    """host → client: there is no such stream any more. `unknown`: there never was, as far as is remembered."""
+    """host → client: there is no such stream any more. `unknown`: the host remembers none."""
 
     stream: Id
     reason: Text
@@ -158,7 +157,7 @@ class Probed(_Message):
 
 
 class Unknown(Struct, gc=False):
-    """A message of a type that a later version may know."""
+    """A message of a type that this version does not know."""
 
     type: Annotated[str, Meta(min_length=1, max_length=40)]
 
@@ -184,16 +183,16 @@ def without_source(payload: bytes) -> bytes:
 
 
 class Decoder(Generic[_M]):
-    """Decodes the messages that may travel one way."""
+    """Decodes the messages that may travel in one direction."""
 
     def __init__(self, kinds: object) -> None:
         self._decode = msgspec.json.Decoder(kinds).decode
 
     def __call__(self, payload: bytes) -> _M | Unknown:
-        """Decode one text frame's payload.
+        """Decode a text frame's payload.
 
-        Raises ProtocolViolation with code 1008: not JSON, not a message, a field out of
-        bounds, or a known message that may not travel this way.
+        Raises ProtocolViolation with code 1008 if it is not JSON, not a message, has a field out of
+        bounds, or is a known message that may not travel in this direction.
         """
         try:
             message: _M = self._decode(payload)

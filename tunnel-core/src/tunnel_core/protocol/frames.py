@@ -1,9 +1,8 @@
-"""WebSocket frames (RFC 6455 section 5), without I/O, for after the opening handshake.
+"""WebSocket frames (RFC 6455 section 5) after the opening handshake, without I/O.
 
-`FrameReader` turns what a socket read into binary payload, which it hands on as it
-arrives (cut-through: no frame is ever reassembled, so no length can cost memory),
-and into the rare whole events: text, ping, pong, close. `plain_frame`, `masked_frame`
-and `control_frame` make what goes out.
+`FrameReader` parses received bytes into binary payload and events (text, ping, pong, close).
+Payload is cut-through: passed on as it arrives and never reassembled, so no frame length can cost
+memory. `plain_frame`, `masked_frame` and `control_frame` build outgoing frames.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from websockets.exceptions import ProtocolError
 from websockets.frames import Close
 
 try:
-    from websockets.speedups import apply_mask  # in C: 40 GB/s, and any buffer does
+    from websockets.speedups import apply_mask  # in C: 40 GB/s, accepts any buffer
 
     _in_c = True
 except ImportError:
-    from websockets.utils import apply_mask  # wants the key as bytes
+    from websockets.utils import apply_mask  # requires the key as bytes
 
     _in_c = False
 
@@ -53,7 +52,7 @@ FIN: Final = 0x80
 MASKED: Final = 0x80
 FINAL_BINARY: Final = FIN | BINARY
 FINAL_TEXT: Final = FIN | TEXT
-# Bytes up to which a copy is made: `bytes` are sliced in half the time of a memoryview.
+# Reads up to this size are copied: slicing `bytes` takes half the time of slicing a memoryview.
 SMALL: Final = 4096 if _in_c else sys.maxsize
 MAX_CONTROL_PAYLOAD: Final = 125  # RFC 6455 section 5.5
 
@@ -84,12 +83,12 @@ class CloseCode:
 
 
 class Event(NamedTuple):
-    """One whole thing that is not binary payload.
+    """A complete message or control frame that is not binary payload.
 
-    `opcode` is TEXT, PING, PONG or CLOSE. For CLOSE `code` and `payload` are the
-    status and its reason (1005 and empty where the frame was empty). A violation of
-    RFC 6455 is a CLOSE event with `violation` set: the code and reason with which the
-    connection is to be failed.
+    `opcode` is TEXT, PING, PONG or CLOSE. For CLOSE, `code` and `payload` are the
+    status and its reason (1005 and empty for an empty frame). A violation of
+    RFC 6455 is reported as a CLOSE event with `violation` set, and the code and reason to fail the
+    connection with.
     """
 
     opcode: int
@@ -103,11 +102,11 @@ def _violation(code: int, reason: str) -> Event:
 
 
 class FrameReader:
-    """Reads the frames of one direction of one connection (RFC 6455 section 5.2).
+    """Parses the frames of one direction of a connection (RFC 6455 section 5.2).
 
-    `masked` says whether the peer must mask (it does when it is the WebSocket client).
-    Text is collected up to `text_limit` bytes and given whole; with `text_limit` None it
-    is checked to be UTF-8 and given as payload, like binary (a raw leg's text).
+    `masked` says whether the peer must mask, as WebSocket clients do. Text of up to
+    `text_limit` bytes is collected and returned whole. With `text_limit` None, text is
+    checked to be UTF-8 and returned as payload, like binary (for raw legs).
     """
 
     __slots__ = (
@@ -131,8 +130,8 @@ class FrameReader:
     def __init__(self, *, masked: bool, text_limit: int | None) -> None:
         self._masked = MASKED if masked else 0
         self._text_limit = text_limit
-        self._head = bytearray()  # a frame header of which only a part has come
-        self._left = -1  # payload bytes of the current frame still to come; -1: no frame
+        self._head = bytearray()  # an incomplete frame header
+        self._left = -1  # remaining payload bytes of the current frame; -1: no frame
         self._key = b""  # the current frame's mask, rotated to its next payload byte
         self._opcode = 0  # of the current frame, and TEXT or BINARY for a continuation
         self._fin = False
@@ -140,20 +139,20 @@ class FrameReader:
         self._collected = bytearray()  # a control frame's payload so far
         self._text = bytearray()  # a text message's payload so far
         self._utf8: codecs.IncrementalDecoder | None = None
-        self._dead = False  # after a close frame or a violation nothing more is read
-        self._event_count = 0  # of the batch that is being read
+        self._dead = False  # after a close frame or a violation, everything is ignored
+        self._event_count = 0  # of the current call of `feed`
         self._payload_size = 0
         self.empty = 0  # data frames without payload, ever
 
     def feed(  # noqa: PLR0915 - calls would cost more
         self, data: memoryview | bytes, most: int = sys.maxsize
     ) -> tuple[list[memoryview | bytes | Event], int, int, int]:
-        """Read the next bytes of the connection, and return (items, event count, payload size, consumed).
+        """Parse the next bytes of the connection. Returns (items, event count, payload size, consumed).
 
-        The items are what the bytes bring, in order: so many events, and payload of so many bytes
-        in all. It stops where a frame after `most` others begins: what lies beyond the bytes
-        `consumed` is to be fed again. Payload comes as bytes, or as slices of `data` that are only
-        good until `data` is written again. A CLOSE event is the last one ever.
+        `items` has the events and the pieces of payload in order; the two counts are their totals,
+        payload in bytes. At most `most` frames are parsed: feed the bytes beyond `consumed`
+        again. Pieces of payload are bytes, or slices of `data` that are valid only
+        until `data` is overwritten. Nothing follows a CLOSE event.
         """
         out: list[memoryview | bytes | Event] = []
         self._event_count = self._payload_size = 0
@@ -174,8 +173,8 @@ class FrameReader:
                 pos = self._payload(data, pos, out)
                 if self._left >= 0 or self._dead:
                     return out, self._event_count, self._payload_size, end
-            # The fast path: final binary frames, as far as they have come. Everything else
-            # falls through to the slow, clear one.
+            # Fast path: final binary frames, complete or not. Everything else falls
+            # through to the slower, clearer path.
             whole = not self._message
             size = 0
             while pos < last and whole and most > 0 and data[pos] == FINAL_BINARY:
@@ -223,13 +222,13 @@ class FrameReader:
             pos += header_size
 
     def stop(self) -> None:
-        """Read nothing more: all that is fed from now on is used up and brings nothing."""
+        """Ignore everything that is fed from now on."""
         self._dead = True
 
     def _whole_text(self, data: memoryview | bytes, pos: int, out: list[memoryview | bytes | Event]) -> int:
-        """Take a text message that is one short frame of ASCII and has come whole, as control messages do.
+        """Fast path for a text message in one short, complete ASCII frame, as control messages are.
 
-        Returns its length on the wire, 0 if it is not such a one.
+        Returns its length on the wire, or 0 if it is not one.
         """
         limit = self._text_limit
         if limit is None or self._message or len(data) - pos < 4 or data[pos] != FINAL_TEXT:
@@ -255,7 +254,7 @@ class FrameReader:
         return stop - pos
 
     def _finish_header(self, data: memoryview | bytes, out: list[memoryview | bytes | Event]) -> int:
-        """Complete a header that was cut off. Returns the position after it, -1 if it is still short."""
+        """Complete a partial header. Returns the position after it, or -1 if it is still incomplete."""
         had = len(self._head)
         self._head += data[: 14 - had]  # 14: the longest header, 2 + 8 + 4
         taken = self._header(bytes(self._head), 0, out)
@@ -265,7 +264,7 @@ class FrameReader:
         return taken - had
 
     def _header(self, data: memoryview | bytes, pos: int, out: list[memoryview | bytes | Event]) -> int:
-        """Read one frame header at `pos` (RFC 6455 section 5.2). Returns its length, 0 if it is not whole."""
+        """Parse a frame header at `pos` (RFC 6455 section 5.2). Returns its length, or 0 if it is incomplete."""
         have = len(data) - pos
         if have < 2:
             return 0
@@ -314,7 +313,7 @@ class FrameReader:
         return size
 
     def _payload(self, data: memoryview | bytes, pos: int, out: list[memoryview | bytes | Event]) -> int:
-        """Take what `data` holds of the current frame's payload. Returns the position after it."""
+        """Consume the current frame's payload in `data`. Returns the position after it."""
         left = self._left
         take = len(data) - pos
         if take >= left:
@@ -387,10 +386,10 @@ class FrameReader:
 
 
 def mask_keys() -> Iterator[bytes]:
-    """Yield masking keys for ever, unpredictable as RFC 6455 section 5.3 asks.
+    """Yield unpredictable masking keys endlessly (RFC 6455 section 5.3).
 
-    Drawn from the kernel 1024 at a time: one system call a frame costs more than
-    masking a small frame does.
+    They come from the kernel 1024 at a time: a system call for each frame would cost more than
+    masking a small frame.
     """
     while True:
         block = os.urandom(4096)
@@ -414,19 +413,19 @@ _new_key: Final = mask_keys().__next__
 
 
 def plain_frame(pieces: Sequence[memoryview | bytes], size: int) -> tuple[memoryview | bytes, ...]:
-    """One whole, unmasked binary message of `size` bytes: its header, and the pieces as they are."""
+    """An unmasked binary message of `size` bytes in one frame: its header, then the pieces as they are."""
     return _SHORT_HEADERS[size] if size < 126 else _header(FINAL_BINARY, size, 0), *pieces
 
 
 def masked_frame(pieces: Sequence[memoryview | bytes], size: int) -> tuple[memoryview | bytes, ...]:
-    """One whole binary message of `size` bytes: its header, and a masked copy of the pieces."""
+    """A masked binary message of `size` bytes in one frame: its header, then a masked copy of the pieces."""
     key = _new_key()
     header = _SHORT_MASKED_HEADERS[size] if size < 126 else _header(FINAL_BINARY, size, MASKED)
     return header + key, apply_mask(pieces[0] if len(pieces) == 1 else b"".join(pieces), key)
 
 
 def control_frame(opcode: int, payload: bytes, key: bytes) -> bytes:
-    """One whole text, ping, pong or close frame, masked with `key` unless that is empty."""
+    """A text, ping, pong or close frame, masked with `key` unless that is empty."""
     if key:
         return _header(FIN | opcode, len(payload), MASKED) + key + apply_mask(payload, key)
     return _header(FIN | opcode, len(payload), 0) + payload

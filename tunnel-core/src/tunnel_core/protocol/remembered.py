@@ -1,4 +1,4 @@
-"""Things worth remembering for a while, in bounded memory that nobody can take from others."""
+"""A bounded, expiring memory in which no owner can displace another's entries."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ V = TypeVar("V")
 
 
 class Remembered(Generic[V]):
-    """Values by id. Each is kept for `seconds`, and no more than `most` in all.
+    """Values by id. Each is kept for `seconds`, at most `most` in total.
 
-    Each value has an owner. When there are too many, the owner with the most loses his oldest:
-    a flood pushes out nobody's values but the flooder's own.
+    Each value has an owner. Beyond `most`, the owner with the most values loses the oldest one, so
+    a flood evicts only the flooder's own.
     """
 
     def __init__(self, seconds: float, most: int) -> None:
         self._seconds = seconds
         self._most = most
         self._values: dict[str, tuple[float, str, V]] = {}  # id → (when to forget, owner, value), oldest first
-        self._owned: dict[str, dict[str, None]] = {}  # owner → his ids, oldest first
+        self._owned: dict[str, dict[str, None]] = {}  # owner → ids, oldest first
 
     def __len__(self) -> int:
         return len(self._values)
@@ -27,7 +27,7 @@ class Remembered(Generic[V]):
         return key in self._values
 
     def put(self, key: str, owner: str, value: V, now: float) -> None:
-        """Remember `value`, from now on."""
+        """Remember `value` from `now` on."""
         self.forget(key)
         self._values[key] = now + self._seconds, owner, value
         self._owned.setdefault(owner, {})[key] = None
@@ -37,7 +37,7 @@ class Remembered(Generic[V]):
             self.forget(next(iter(most)))
 
     def get(self, key: str, now: float) -> V | None:
-        """What is remembered of `key`; None if nothing is."""
+        """The value of `key`, or None if it is unknown or expired."""
         self._expire(now)
         entry = self._values.get(key)
         return entry[2] if entry is not None else None

@@ -1,4 +1,4 @@
-"""What was sent and not yet acknowledged, kept so that a resume can send it again."""
+"""Bytes that were sent and not yet acknowledged, kept for a resume."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from typing import Final
 from .budget import Budget, Share
 
 # Small writes are gathered into blocks of this size, so that a million tiny messages
-# do not cost a million objects.
+# are not a million objects.
 GATHER: Final = 16 * 1024
-# Blocks that lie ready for what is read next: some 8 MiB, the windows of eight busy streams.
+# Spare blocks for the next reads: some 8 MiB, the windows of eight busy streams.
 SPARE: Final = 64
 
 Block = bytes | bytearray | memoryview
 
 
 class ReplayMemory(Budget):
-    """The budget of one agent, and the blocks that its local sockets are read into.
+    """An agent's replay budget, and the blocks that its local sockets are read into.
 
-    A replay buffer keeps a `block` that is at least half full as it is, instead of a copy; the
-    next read goes to another then. Blocks that are not needed any more are read into again, the
-    last one first: it may still be in the cache.
+    A replay buffer keeps a `block` that is at least half full instead of copying it, and the next read
+    uses another. Released blocks are reused, the latest first, since it may still be in the cache.
     """
 
     def __init__(self, limit: int, block_size: int) -> None:
@@ -32,7 +31,7 @@ class ReplayMemory(Budget):
         self._spare: list[memoryview] = []
 
     def hand_over(self, data: memoryview | bytes) -> bool:
-        """Give the block away, if `data` lies in it and there is memory for it. Returns whether it did."""
+        """Give the block away if `data` lies in it and the budget allows. Returns whether it did."""
         if not isinstance(data, memoryview) or data.obj is not self.block.obj:
             return False
         if self.limit - self.used < self.block_size:
@@ -41,7 +40,7 @@ class ReplayMemory(Budget):
         return True
 
     def give_back(self, block: memoryview) -> None:
-        """Have a block back, and what lies in it forgotten."""
+        """Take a block back for reuse."""
         if len(self._spare) < SPARE:
             self._spare.append(memoryview(block.obj))
 
@@ -60,7 +59,7 @@ class ReplayBuffer:
         self._skip = 0  # released bytes at the front of the first block
 
     def append(self, data: memoryview | bytes) -> None:
-        """Keep `data`: as it lies in the memory's block, if it fills half of that at least, else a copy."""
+        """Keep `data`: the memory's block itself if `data` fills at least half of it, else a copy."""
         size = len(data)
         memory, blocks = self.memory, self._blocks
         if size * 2 >= memory.block_size and memory.hand_over(data):
@@ -78,7 +77,7 @@ class ReplayBuffer:
         self.end += size
 
     def release(self, offset: int) -> None:
-        """Forget all below `offset`, which lies between `start` and `end`."""
+        """Drop everything below `offset`, which lies between `start` and `end`."""
         count = offset - self.start + self._skip
         self.start = offset
         blocks, over = self._blocks, []
@@ -92,7 +91,7 @@ class ReplayBuffer:
     def since(self, offset: int) -> Iterator[memoryview]:
         """The bytes from `offset`, which lies between `start` and `end`.
 
-        Each piece is good until the next is asked for.
+        Each piece is valid until the next one is requested.
         """
         skip = self._skip + offset - self.start
         for block in tuple(self._blocks):
@@ -101,7 +100,7 @@ class ReplayBuffer:
             skip = max(0, skip - len(block))
 
     def clear(self) -> None:
-        """Forget everything: the stream is over."""
+        """Drop everything: the stream is over."""
         blocks, self._blocks = self._blocks, deque()
         self.start = self.end
         self._skip = 0

@@ -18,15 +18,15 @@ from msgspec import Meta, Struct
 from ..errors import AccessDenied, UsageError
 from .endpoints import Role, is_tunnel, new_id
 
-ALGORITHM: Final = "HS256"  # the only one, whatever a token's header says
+ALGORITHM: Final = "HS256"  # the only one accepted, whatever a token's header says
 MIN_SECRET: Final = 32  # bytes: as long as the hash (RFC 7518 section 3.2)
 NOT_VALID: Final = "the token is not valid"
 EXPIRED: Final = "the token has expired"
 ASK_FOR_ONE: Final = "this is not a token: ask for one made with 'relay token'"
-LEEWAY: Final = 30.0  # seconds that clocks may differ
+LEEWAY: Final = 30.0  # seconds of clock skew
 MAX_TOKEN: Final = 4096  # characters: some ten times a real one
 
-# What comes along when people pass tokens and secrets on, by mail, chat, .env file or shell.
+# What surrounds tokens and secrets when they are pasted from mail, chat, .env files or shells.
 _BLANK: Final = " \t\r\n\v\f\0\xa0\xad\u200b\u2060\ufeff" + "\udcff\udcfe\udcef\udcbb\udcbf"  # a byte order mark
 _QUOTES: Final = ('""', "''", "``", "“”", "„“", "‘’", "«»", "<>")
 _LABEL: Final = re.compile(
@@ -40,7 +40,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Grant(Struct, frozen=True, rename={"subject": "sub", "expires": "exp", "id": "jti", "networks": "net"}):
-    """What a token says. The renamed fields are the JWT's registered claims (RFC 7519 section 4.1)."""
+    """The claims of a token. The renamed fields are the JWT's registered claims (RFC 7519 section 4.1)."""
 
     subject: Annotated[str, Meta(min_length=1, max_length=200)]
     role: TokenRole
@@ -52,12 +52,12 @@ class Grant(Struct, frozen=True, rename={"subject": "sub", "expires": "exp", "id
 
     @property
     def leg_role(self) -> Role:
-        """In which role it may dial legs."""
+        """The role of the legs that it may dial."""
         return "host" if self.role == "host" else "client"
 
     @property
     def may_name_visitors(self) -> bool:
-        """Whether what it says in `open.source` is believed."""
+        """Whether its `open.source` is trusted."""
         return self.role == "gateway"
 
     def is_for(self, tunnel: str) -> bool:
@@ -92,9 +92,9 @@ def _unwrapped(text: str) -> str:
 
 
 def clean(text: str) -> str:
-    """The one token in `text`, however it was passed on: quoted, wrapped, behind `Bearer`, with words around it.
+    """The one token in `text`, however it was pasted: quoted, wrapped, after `Bearer`, among other words.
 
-    Raises AccessDenied that tells what is wrong, and nothing of the text.
+    Raises AccessDenied, whose message never quotes the text.
     """
     text = _unwrapped(text)
     words = [_unwrapped(word) for word in text.split()]
@@ -110,9 +110,9 @@ def clean(text: str) -> str:
 
 
 def parse_secrets(text: str) -> tuple[bytes, ...]:
-    """The secrets in `text`, separated by white space: the first signs, all are accepted.
+    """The secrets in `text`, separated by white space. The first one signs; all are accepted.
 
-    Raises UsageError for none, for one under 32 bytes, and for a token in place of one.
+    Raises UsageError if there is none, if one is shorter than 32 bytes, or if one is a token.
     """
     words = [_unwrapped(word) for word in _unwrapped(text).split()]
     if any(map(_TOKEN.fullmatch, words)):
@@ -143,16 +143,16 @@ def issue(
     streams: int | None = None,
     networks: Sequence[str] = (),
 ) -> str:
-    """A signed token that is good until `expires`, in seconds since the epoch."""
+    """A signed token that expires at `expires`, in seconds since the epoch."""
     grant = Grant(subject, role, tuple(tunnels), int(expires), new_id(), streams, tuple(networks))
     claims = msgspec.to_builtins(grant)
     return jwt.encode({k: v for k, v in claims.items() if v not in (None, ())}, secret, algorithm=ALGORITHM)
 
 
 def read(token: str) -> Grant:
-    """What a token says, *not verified*: for telling its owner, never for deciding.
+    """A token's claims, *unverified*: to show to its owner, never to decide on.
 
-    Raises AccessDenied if it is no token of ours.
+    Raises AccessDenied if it is not one of our tokens.
     """
     try:
         claims = jwt.decode(token, options={"verify_signature": False})
@@ -162,9 +162,9 @@ def read(token: str) -> Grant:
 
 
 def verify(token: str, secrets: Sequence[bytes], now: float) -> Grant:
-    """Verify a token's signature, form and expiry, and return what it grants.
+    """Verify a token's signature, form and expiry, and return its grant.
 
-    Raises AccessDenied, with a reason that may be shown to whoever sent the token.
+    Raises AccessDenied with a reason that is safe to show to the sender.
     """
     if len(token) > MAX_TOKEN:
         raise AccessDenied(NOT_VALID)
@@ -174,11 +174,11 @@ def verify(token: str, secrets: Sequence[bytes], now: float) -> Grant:
     return grant
 
 
-# An agent opens leg after leg with one token, and a quarter of what a handshake costs would be
-# its verification. A token that was refused is not remembered.
+# An agent uses one token for all its legs, and verifying it would be a quarter of the cost of a
+# handshake. Rejected tokens are not cached.
 @functools.lru_cache(maxsize=256)
 def _signed(token: str, secrets: tuple[bytes, ...]) -> Grant:
-    """What a token grants, by its signature and form alone. Raises AccessDenied."""
+    """The grant of a token, checking only signature and form. Raises AccessDenied."""
     for secret in secrets:
         try:
             # Expiry is judged below, by the caller's clock.

@@ -1,1 +1,1 @@
-"""What surrounds a service: settings, logs, metrics, the admin port, signals and exit codes."""
+"""The process around a service: settings, logs, metrics, the admin port, signals and exit codes."""

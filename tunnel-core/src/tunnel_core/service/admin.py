@@ -1,4 +1,4 @@
-"""The admin port: /healthz, /readyz and /metrics, for operators and never for the internet."""
+"""The admin port: /healthz, /readyz and /metrics. For operators, never for the internet."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from ..net.http import Handler, HttpServer, Request, Response, Upgrade
 
 Readiness = Callable[[], str]
-"""Why the service is not ready, in a few words; an empty text means it is."""
+"""Returns why the service is not ready, in a few words, or an empty string if it is."""
 
 
 def health(readiness: Readiness) -> dict[str, Handler]:
-    """What answers /healthz and /readyz, by path."""
+    """The handlers of /healthz and /readyz, by path."""
 
     def ready(_: Request) -> Response:
         reason = readiness()

@@ -1,6 +1,6 @@
-"""`relay health` and its like: ask the admin port, for container checks.
+"""`relay health`, `host-agent health`, `client-agent health`: container health checks through the admin port.
 
-It runs every few seconds, so it imports little of the standard library, and next to nothing else.
+These run every few seconds, so this module imports as little as possible.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(prog: str, prefix: str, arguments: Sequence[str], environ: Mapping[str, str], default_port: int | None) -> int:
-    """Print what the admin port says of readiness. Returns 0 if the service is ready, 1 if not.
+    """Print the admin port's answer on readiness. Returns 0 if the service is ready, 1 if not.
 
-    Exits with 2, and one line on standard error, if it was called wrongly.
+    On usage errors prints one line on standard error and exits with 2.
     """
     parser = _Parser(prog=f"{prog} health", description="Ask the admin port whether the service is ready.")
     parser.add_argument("--admin-host", metavar="ADDRESS", help=f"[{prefix}_ADMIN_HOST] (default: 127.0.0.1)")
@@ -38,7 +38,7 @@ def main(prog: str, prefix: str, arguments: Sequence[str], environ: Mapping[str,
         parser.error(f"which admin port? write --admin-port, or set {prefix}_ADMIN_PORT")
     if not str(port).isdecimal() or not 0 < int(port) < 65536:
         parser.error(f"'{port}' is not a port: write a number from 1 to 65535")
-    # Who listens on all addresses is asked on the loopback one that there always is.
+    # A service that listens on all addresses is reachable on loopback.
     host = "127.0.0.1" if host in ("0.0.0.0", "::", "[::]") else host.strip("[]")
     ready, said = ask(host, int(port))
     print(said)
@@ -46,7 +46,7 @@ def main(prog: str, prefix: str, arguments: Sequence[str], environ: Mapping[str,
 
 
 def _variable(environ: Mapping[str, str], name: str) -> str:
-    """As service.settings reads it: the variable, or the file that its twin names."""
+    """The variable, or the file named by its `_FILE` twin, as in service.settings."""
     path = environ.get(f"{name}_FILE")
     if environ.get(name) or not path:
         return environ.get(name, "")

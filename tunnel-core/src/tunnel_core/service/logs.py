@@ -1,7 +1,7 @@
-"""Structured logs on standard error: JSON lines, or the same events for people on a terminal.
+"""Structured logs on standard error: JSON lines, or readable ones on a terminal.
 
-Events are logged, never frames; ids, never keys or tokens. A line that cannot be written
-(a full disk, a closed pipe) is dropped: logging must not stop a service.
+Logs record events, never frames, and ids, never keys or tokens. A line that cannot be written
+(full disk, closed pipe) is dropped: logging must not stop a service.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from .settings import choice, setting
 LEVELS: Final = ("debug", "info", "warning", "error")
 FORMATS: Final = ("auto", "json", "console")
 
-# Lines that one key of a Throttle may write at once: a token's 250 streams, opened or resumed together,
-# are 500 at the relay. Later lines a second: some 400 MB a day.
+# Lines that one key of a Throttle may write at once (250 streams of a token, opened or resumed together,
+# write 500 at the relay), and then per second: some 400 MB a day.
 KEY_AT_ONCE: Final = 1000
 KEY_PER_SECOND: Final = 20.0
 # All keys together: at most 4 GB a day.
 ALL_AT_ONCE: Final = 10_000
 ALL_PER_SECOND: Final = 200.0
-MAX_KEYS: Final = 1024  # that are told apart: 200 KiB
+MAX_KEYS: Final = 1024  # with a bucket of their own: 200 KiB
 
 Logger = structlog.typing.FilteringBoundLogger
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogSettings:
-    """Of every service."""
+    """The log settings of every service."""
 
-    log_level: str = setting("info", "least level that is logged", parse=choice(*LEVELS), metavar="LEVEL")
+    log_level: str = setting("info", "lowest level to log", parse=choice(*LEVELS), metavar="LEVEL")
     log_format: str = setting(
         "auto", "json, console, or auto: console on a terminal", parse=choice(*FORMATS), metavar="FORMAT"
     )
 
 
 class _Output:
-    """The logger behind structlog's: one write a line, and an error of the device is swallowed."""
+    """The logger behind structlog's. Writes each line at once, and swallows errors of the device."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -56,7 +56,7 @@ class _Output:
             self._file.write(message + "\n")
             self._file.flush()
         except (OSError, ValueError):
-            pass  # nowhere is left to say so
+            pass  # there is no place left to report it
 
     debug = info = warning = error = critical = msg
 
@@ -70,7 +70,7 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
 class _FromStandardLibrary(logging.Handler):
-    """Brings warnings of libraries into the same log."""
+    """Routes warnings of libraries into the same log."""
 
     def emit(self, record: logging.LogRecord) -> None:
         log: Logger = structlog.get_logger()
@@ -80,8 +80,8 @@ class _FromStandardLibrary(logging.Handler):
 
 
 def configure(service: str, *, level: str, style: str, file: TextIO | None = None) -> None:
-    """Set the process up to log as `service`. `style` is one of FORMATS; `auto` is console on a terminal."""
-    # A process that was started without a standard error has None there.
+    """Make this process log as `service`. `style` is one of FORMATS; `auto` is console on a terminal."""
+    # `sys.stderr` is None if the process was started without one.
     output = file or cast("TextIO | None", sys.stderr) or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  (for good)
     console = style == "console" or (style == "auto" and output.isatty())
     number = logging.getLevelNamesMapping()[level.upper()]
@@ -116,7 +116,7 @@ def _named(service: str) -> structlog.typing.Processor:
 
 
 def _printable(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Escape what a terminal would obey: peers choose the reasons that they give."""
+    """Escape terminal control sequences: peers choose the text of their reasons."""
     for name, value in event.items():
         if isinstance(value, str) and not value.isprintable():
             event[name] = value.encode("unicode_escape").decode()
@@ -124,7 +124,7 @@ def _printable(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMappi
 
 
 class _Bucket:
-    """Lines that may be written: up to `most`, of which `rate` a second come back."""
+    """A token bucket of lines: holds up to `most`, refilled at `rate` a second."""
 
     __slots__ = ("_left", "_most", "_rate", "_when", "suppressed")
 
@@ -133,10 +133,10 @@ class _Bucket:
         self._rate = rate
         self._left = float(most)
         self._when = now
-        self.suppressed = 0  # lines since the last that was written
+        self.suppressed = 0  # lines dropped since the last one written
 
     def left(self, now: float) -> float:
-        """Fill up to `now`. How many lines may be written."""
+        """Refill up to `now`. Returns how many lines may be written."""
         self._left = min(self._most, self._left + (now - self._when) * self._rate)
         self._when = now
         return self._left
@@ -146,17 +146,17 @@ class _Bucket:
 
 
 class _Budget:
-    """How much each key may write, and all together."""
+    """The buckets of all keys, and one for all of them together."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         now = clock()
         self._all = _Bucket(ALL_AT_ONCE, ALL_PER_SECOND, now)
-        self._others = _Bucket(KEY_AT_ONCE, KEY_PER_SECOND, now)  # keys for which there is no room
-        self._keys: OrderedDict[str, _Bucket] = OrderedDict()  # the one used last comes last
+        self._others = _Bucket(KEY_AT_ONCE, KEY_PER_SECOND, now)  # shared by keys beyond MAX_KEYS
+        self._keys: OrderedDict[str, _Bucket] = OrderedDict()  # least recently used first
 
     def take(self, key: str) -> int | None:
-        """Account for one line of `key`: the number of its lines suppressed before this one; None: suppress it too."""
+        """Account for one line of `key`. Returns how many were suppressed before it; None: suppress it as well."""
         now = self._clock()
         bucket = self._bucket(key, now)
         if bucket.left(now) < 1 or self._all.left(now) < 1:
@@ -171,7 +171,7 @@ class _Budget:
         bucket = self._keys.get(key)
         if bucket is None:
             if len(self._keys) >= MAX_KEYS:
-                # A key whose bucket is full again is as good as new. A key that is still in use keeps its own.
+                # A key whose bucket is full again can be forgotten. One that is still in use keeps its own.
                 oldest = next(iter(self._keys.values()))
                 if oldest.left(now) < KEY_AT_ONCE:
                     return self._others
@@ -183,12 +183,11 @@ class _Budget:
 
 
 class Throttle:
-    """A logger for lines that somebody else can cause: no flood of theirs fills a disk.
+    """A rate-limited logger for lines that peers can cause, so that they cannot fill a disk.
 
-    Each key (a token's id, say) may write `KEY_AT_ONCE` lines, and from then on `KEY_PER_SECOND`; all keys
-    together `ALL_AT_ONCE` and `ALL_PER_SECOND`. The next line of the key that is written says as `suppressed`
-    how many before it were not. What is made by `by` and `bind` shares the budget of what it was made from.
-    Debug and error lines always pass.
+    Each key (such as a token's id) may write `KEY_AT_ONCE` lines, and then `KEY_PER_SECOND`; all keys
+    together `ALL_AT_ONCE` and `ALL_PER_SECOND`. A key's next line says how many were dropped, as `suppressed`.
+    Loggers made by `by` and `bind` share their parent's budget. Debug and error lines always pass.
     """
 
     def __init__(
@@ -227,6 +226,6 @@ class Throttle:
 
 
 def get() -> Logger:
-    """The logger. Bind what an object's lines have in common."""
+    """The process's logger. Bind the fields that an object's lines share."""
     log: Logger = structlog.get_logger()
     return log

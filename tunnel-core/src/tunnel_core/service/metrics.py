@@ -1,4 +1,4 @@
-"""What the metrics of the three services have in common."""
+"""Metrics that all three services share."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from prometheus_client.process_collector import ProcessCollector
 
 from .. import __version__
 
-MAX_TUNNELS: Final = 200  # values of the label `tunnel`: a time series each, in each metric
+MAX_TUNNELS: Final = 200  # values of the label `tunnel`: each is a time series in every metric
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
 class TunnelLabels:
-    """Bounds the label `tunnel`: after 200 names the rest share `other`."""
+    """Bounds the label `tunnel`: beyond 200 names, the rest share `other`."""
 
     def __init__(self) -> None:
         self._known: set[str] = set()
@@ -32,7 +32,7 @@ class TunnelLabels:
 
 
 class ProcessMetrics:
-    """Of any service: what it is, and how its event loop does. Made inside the loop."""
+    """Build info, process and event loop metrics of a service. Create it inside the loop."""
 
     def __init__(self, registry: CollectorRegistry, service: str, loop: str) -> None:
         ProcessCollector(registry=registry)
@@ -40,13 +40,13 @@ class ProcessMetrics:
         GCCollector(registry=registry)
         info = Gauge(
             "tunnel_build_info",
-            "What runs: always 1.",
+            "Version, Python and event loop of the service; always 1.",
             ("service", "version", "python", "loop"),
             registry=registry,
         )
         info.labels(service, __version__, platform.python_version(), loop).set(1)
         running = asyncio.get_running_loop()
-        Gauge("tunnel_asyncio_tasks", "Tasks of the event loop now.", registry=registry).set_function(
+        Gauge("tunnel_asyncio_tasks", "Current tasks of the event loop.", registry=registry).set_function(
             lambda: len(asyncio.all_tasks(running))
         )
         self.loop_lag = Histogram(
@@ -57,7 +57,7 @@ class ProcessMetrics:
         )
         self.leg_round_trip = Histogram(
             "tunnel_leg_round_trip_seconds",
-            "From a ping on a leg to its pong.",
+            "Time from a ping on a leg to its pong.",
             buckets=SECONDS,
             registry=registry,
         )

@@ -1,7 +1,7 @@
-"""Runs a service: the event loop, signals, and how a process ends.
+"""Runs a service: the event loop, signals and exit codes.
 
-Exit code 0 after SIGTERM, SIGINT or SIGHUP, 1 for what broke, 2 for what was said wrong. The
-first signal stops in order; a second SIGTERM or SIGINT ends at once.
+Exit codes: 0 after SIGTERM, SIGINT or SIGHUP, 1 for failures, 2 for usage errors. The first signal
+shuts down in order; a second SIGTERM or SIGINT exits at once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..errors import TunnelError
 from . import logs
 
 _TOKEN: Final = re.compile(r"\beyJ[\w.-]{20,}")
-MANY_DESCRIPTORS: Final = 1 << 20  # more than any service here can use
+MANY_DESCRIPTORS: Final = 1 << 20  # more than any of our services can use
 
 if sys.platform != "win32":
     import resource
@@ -28,15 +28,15 @@ try:
     import uvloop
 
     _new_loop: Callable[[], asyncio.AbstractEventLoop] | None = uvloop.new_event_loop
-except ImportError:  # Windows, or simply not installed: everything works without
+except ImportError:  # Windows, or not installed: everything works without it
     _new_loop = None
 
 
 class Service(Protocol):
-    """A constructor wires, `start` serves, `stop` ends in a stated order."""
+    """The constructor wires, `start` serves, `stop` shuts down in a stated order."""
 
     failed: asyncio.Future[TunnelError]
-    """Set when the service cannot go on."""
+    """Set when the service cannot continue."""
 
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
@@ -48,7 +48,7 @@ def loop_name() -> str:
 
 
 def raise_descriptor_limit() -> int:
-    """Let this process have as many open files as it may. Returns how many that is."""
+    """Raise this process's limit of open files as far as allowed, and return it."""
     if sys.platform == "win32":
         return MANY_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -59,9 +59,9 @@ def raise_descriptor_limit() -> int:
 
 
 def serve(make: Callable[[], Service], failed: Callable[[TunnelError], None] | None = None) -> int:
-    """Run the service that `make` makes, inside the loop, until a signal. Returns the exit code.
+    """Run the service that `make` creates inside the loop until a signal. Returns the exit code.
 
-    `failed` tells of the error that ends it; by default the log does.
+    `failed` reports an error that ends it; by default it is logged.
     """
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         return runner.run(_serve(make, failed or _log_failure))
@@ -72,7 +72,7 @@ def _log_failure(error: TunnelError) -> None:
 
 
 def complete(main: Callable[[], Coroutine[None, None, int]]) -> int:
-    """Run a command that ends by itself. Returns its exit code."""
+    """Run a command to completion. Returns its exit code."""
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         return runner.run(main())
 
@@ -103,18 +103,18 @@ async def _serve(make: Callable[[], Service], failed: Callable[[TunnelError], No
 
 
 def _on_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> Callable[[], None]:
-    """Set `stop` on a signal to stop. Returns what puts the former handlers back."""
+    """Set `stop` on a signal to stop. Returns a function that restores the previous handlers."""
     asked = False
 
     def terminate() -> None:
         nonlocal asked
         if asked:
-            os._exit(1)  # asked twice: at once means at once
+            os._exit(1)  # the second request: skip the orderly shutdown
         asked = True
         stop.set()
 
-    # A closed terminal is no second request: kernel, shell and terminal may each send a SIGHUP
-    # for it, and ending at once would look to the applications like the end of their data.
+    # A closed terminal is not a second request: kernel, shell and terminal may each send SIGHUP,
+    # and exiting at once would look like end of data to the applications.
     handlers = {signal.SIGTERM: terminate, signal.SIGINT: terminate} | dict.fromkeys(_hang_ups(), stop.set)
     try:
         for number, handler in handlers.items():
@@ -136,7 +136,7 @@ def _on_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> Callabl
 
 
 def _hang_ups() -> list[signal.Signals]:
-    """The signals of a terminal that was closed, unless this process is to outlive it (`nohup`)."""
+    """The signals of a closed terminal, except those that are ignored (`nohup`)."""
     known = [signal.Signals[name] for name in ("SIGHUP", "SIGBREAK") if hasattr(signal, name)]  # SIGBREAK: Windows
     return [number for number in known if signal.getsignal(number) is not signal.SIG_IGN]
 
@@ -146,7 +146,7 @@ def _in_loop(loop: asyncio.AbstractEventLoop, handler: Callable[[], None]) -> Ca
 
 
 def _unexpected(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """A bug: one stream may suffer from it, the process goes on, and the log says where."""
+    """Log a bug with its location. One stream may suffer; the process continues."""
     error = context.get("exception")
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         logs.get().error("out of file descriptors", hint="raise the limit of open files (ulimit -n)")
@@ -161,16 +161,16 @@ def _unexpected(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> Non
 
 
 def command(main: Callable[[list[str]], int]) -> None:
-    """The outermost frame of a command: one line for whatever is wrong, and the exit code."""
+    """The outermost frame of a command: prints errors as one line, and exits with their code."""
     try:
         code = main(sys.argv[1:])
     except TunnelError as exc:
-        # A token in the wrong place would be quoted as what is wrong.
+        # The message may quote a token that was put in the wrong place.
         print(f"{os.path.basename(sys.argv[0])}: {_TOKEN.sub('eyJ…', str(exc))}", file=sys.stderr)
         code = exc.exit_code
     except KeyboardInterrupt:
         code = 1
-    except BrokenPipeError:  # the reader of our output left
+    except BrokenPipeError:  # the reader of our output is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     sys.exit(code)

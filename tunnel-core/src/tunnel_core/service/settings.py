@@ -1,8 +1,8 @@
-"""Settings from flags, environment variables and mounted files, by one model a service.
+"""Settings from flags, environment variables and files.
 
-A service describes its settings as a frozen dataclass of `setting(...)` fields. Each is
-then a flag (`--admin-port`), an environment variable (`RELAY_ADMIN_PORT`), and a file
-named by a variable (`RELAY_ADMIN_PORT_FILE`); the first of these that is given counts.
+Each service declares its settings as a frozen dataclass of `setting(...)` fields. A field is
+a flag (`--admin-port`), an environment variable (`RELAY_ADMIN_PORT`), and a variable that
+names a file (`RELAY_ADMIN_PORT_FILE`), in this order of precedence.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class _Setting:
 
 
 class Secret:
-    """A value that is given as text or as a file; a file is read anew each time, so it can be renewed.
+    """A value given as text or in a file. The file is read each time, so the value can be renewed.
 
-    One that repeats may be given as both: then it is the lines of the text, and those of the file.
+    A repeatable secret may be given as both: the lines of the text, then those of the file.
     """
 
     def __init__(self, text: str = "", path: Path | None = None) -> None:

@@ -1,24 +1,24 @@
-"""Reads the small text files that people make with whatever they have at hand.
+"""Reads small text files, whatever editor or shell made them.
 
-Imported by the health command, so it imports nothing.
+The health command imports this module, so it imports nothing itself.
 """
 
 from __future__ import annotations
 
 
 def read(path: str) -> str:
-    """The text of a file, without white space around it.
+    """The text of a file, without surrounding white space.
 
-    Raises OSError, and ValueError in words for people if it is no text.
+    Raises OSError, or ValueError with a readable message if the file is not text.
     """
     with open(path, "rb") as file:
         return decode(file.read()).strip()
 
 
 def decode(data: bytes) -> str:
-    """Text in UTF-8 or UTF-16, with a byte order mark or without. Raises ValueError."""
+    """Decode UTF-8 or UTF-16, with or without a byte order mark. Raises ValueError."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        encoding = "utf-16"  # PowerShell's `>` writes that
+        encoding = "utf-16"  # as PowerShell's `>` writes
     elif data and len(data) % 2 == 0 and not any(data[1::2]):
         encoding = "utf-16-le"
     elif data and len(data) % 2 == 0 and not any(data[::2]):
