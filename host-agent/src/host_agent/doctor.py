@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import time
+from typing import Final
 
 from tunnel_core.agent import doctor
-from tunnel_core.agent.doctor import Failed, Say
+from tunnel_core.agent.doctor import Failed, Say, Warned
 from tunnel_core.net import connecting, sockets
+from tunnel_core.protocol import proxy_header
 
 from .settings import HostSettings
+
+LISTEN: Final = 0.5  # seconds: a server that will not have a connection ends it at once
 
 
 class HostDoctor(doctor.Doctor):
@@ -16,6 +22,7 @@ class HostDoctor(doctor.Doctor):
 
     def __init__(self, settings: HostSettings, say: Say) -> None:
         super().__init__(settings, "host", [offer.tunnel for offer in settings.tunnel], say)
+        self._tells = settings.proxy_protocol
         self._targets = {offer.tunnel: offer.target for offer in settings.tunnel}
 
     async def look_beyond(self, tunnel: str) -> None:
@@ -31,5 +38,24 @@ class HostDoctor(doctor.Doctor):
                 f"{target} does not answer: {sockets.why(exc)}",
                 "is the server running, and does it listen on that address and port?",
             ) from exc
-        sock.close()
-        return f"{target} answers in {(time.perf_counter() - began) * 1000:.0f} ms"
+        told = f"{target} answers in {(time.perf_counter() - began) * 1000:.0f} ms"
+        with sock:
+            if tunnel in self._tells:
+                sock.send(proxy_header.LOCAL)
+            if await _ends(sock):
+                expects = "does it not expect the PROXY protocol? Then leave --proxy-protocol out"
+                if tunnel not in self._tells:
+                    expects = f"does it expect the PROXY protocol? Then write --proxy-protocol {tunnel}"
+                raise Warned(f"{told}, and closes at once", expects)
+        return told
+
+
+async def _ends(sock: socket.socket) -> bool:
+    """Whether the other side ends the connection before it has heard anything of the application's."""
+    try:
+        async with asyncio.timeout(LISTEN):
+            return not await asyncio.get_running_loop().sock_recv(sock, 1)
+    except TimeoutError:
+        return False
+    except OSError:
+        return True

@@ -16,7 +16,7 @@ from tunnel_core.service.logs import Throttle
 
 from .leg import HostLeg
 from .settings import HostSettings
-from .target import Target
+from .target import Caller, Target
 
 CLOSE_PATIENCE: Final = 5.0  # seconds in which the client is to close a pair that cannot be used again
 
@@ -40,7 +40,8 @@ class HostSession(Session[HostStream[HostLeg]]):
 
     def __init__(self, context: AgentContext[HostSettings], tunnel: Tunnel, leg: HostLeg, message: Open) -> None:
         log = tunnel.stream_log.by(leg.subject)
-        log = log.bind(client=leg.peer, subject=leg.subject, stream=message.stream)
+        caller = Caller(message.source or leg.peer, leg.subject, message.stream)
+        log = log.bind(client=caller.address, subject=leg.subject, stream=message.stream)
         super().__init__(context, tunnel.name, log)
         self._tunnel = tunnel
         self.subject = leg.subject  # whose stream it is
@@ -48,7 +49,7 @@ class HostSession(Session[HostStream[HostLeg]]):
         self.stream = HostStream(message, tcp, leg, context=context.streams, owner=leg.subject, closed=self._closed)
         tcp.carrier = self.stream
         leg.attach(self, self.stream)
-        tunnel.target.connect(tcp, log, self.opened, self.stream.refuse)
+        tunnel.target.connect(tcp, caller, log, self.opened, self.stream.refuse)
 
     @property
     def moves(self) -> bool:

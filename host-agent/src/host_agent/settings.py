@@ -9,7 +9,7 @@ from tunnel_core.agent.settings import AgentSettings, warm_legs
 from tunnel_core.errors import UsageError
 from tunnel_core.net.address import Address, parse_address
 from tunnel_core.protocol.endpoints import is_tunnel
-from tunnel_core.service.settings import seconds, setting
+from tunnel_core.service.settings import seconds, setting, text
 
 
 class Offer(NamedTuple):
@@ -41,6 +41,13 @@ class HostSettings(AgentSettings):
     target_timeout: float = setting(
         10.0, "how long the target may take to answer", parse=seconds(0.1, 10), metavar="TIME", shown="10s"
     )
+    proxy_protocol: tuple[str, ...] = setting(
+        (),
+        "tell the target of TUNNEL who connects, by the PROXY protocol, version 2; it must expect that; repeats",
+        parse=text,
+        repeat=True,
+        metavar="TUNNEL",
+    )
     warm: int = warm_legs(4, "legs kept ready for each tunnel; more are dialed while more are needed")
 
     def check(self) -> None:
@@ -50,3 +57,6 @@ class HostSettings(AgentSettings):
         names = [offer.tunnel for offer in self.tunnel]
         if len(set(names)) < len(names):
             raise UsageError("a tunnel is offered twice: give each its own name")
+        for tunnel in self.proxy_protocol:
+            if tunnel not in names:
+                raise UsageError(f"--proxy-protocol: '{tunnel}' is not offered: write --tunnel {tunnel}=HOST:PORT, too")

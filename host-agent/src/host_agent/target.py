@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import socket
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from tunnel_core.net import sockets
 from tunnel_core.net.address import Address
 from tunnel_core.net.tcp import TcpConnection
+from tunnel_core.protocol import proxy_header
 from tunnel_core.service.logs import Throttle
 
 REASONS: Final = (
@@ -19,15 +19,32 @@ REASONS: Final = (
 )
 
 
-class Target:
-    """Connects each stream of a tunnel to `address`, which may take `patience` seconds to answer."""
+class Caller(NamedTuple):
+    """Whom a stream is of: the address (and port, if it is known) of the visitor, or else of the client-agent."""
 
-    def __init__(self, address: Address, patience: float) -> None:
+    address: str
+    subject: str
+    stream: str = ""  # its id; a raw peer's has none
+
+
+class Target:
+    """Connects each stream of a tunnel to `address`, which may take `patience` seconds to answer.
+
+    `tells` it who calls, by a PROXY header before all else.
+    """
+
+    def __init__(self, address: Address, patience: float, *, tells: bool = False) -> None:
         self.address = address
         self._patience = patience
+        self._tells = tells
 
     def connect(
-        self, tcp: TcpConnection, log: Throttle, opened: Callable[..., None], refused: Callable[[str], None]
+        self,
+        tcp: TcpConnection,
+        caller: Caller,
+        log: Throttle,
+        opened: Callable[..., None],
+        refused: Callable[[str], None],
     ) -> None:
         """Connect `tcp`, and call `opened` with fields for its log line, or `refused` with the reason.
 
@@ -40,4 +57,10 @@ class Target:
             log.warning("target refused", target=name, error=sockets.why(exc))
             refused(next((reason for kind, reason in REASONS if isinstance(exc, kind)), "the target cannot be reached"))
 
-        tcp.dial(self.address, self._patience, functools.partial(opened, target=name), failed)
+        def connected() -> None:
+            if self._tells:
+                header = proxy_header.encode(caller.address, tcp.peer, stream=caller.stream, subject=caller.subject)
+                tcp.write_first(header)
+            opened(target=name)
+
+        tcp.dial(self.address, self._patience, connected, failed)

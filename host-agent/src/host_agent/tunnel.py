@@ -18,7 +18,7 @@ from tunnel_core.protocol.stream import Outcome
 from .leg import HostLeg
 from .session import HostSession
 from .settings import HostSettings, Offer
-from .target import Target
+from .target import Caller, Target
 
 MOST_WARM: Final = 64  # legs kept ready for one tunnel, unless more are asked for: 11 KiB each at the relay
 
@@ -32,7 +32,8 @@ class HostTunnel:
         self._context = context
         self.name = offer.tunnel
         self.stream_log = context.stream_log.bind(tunnel=offer.tunnel)
-        self.target = Target(offer.target, context.settings.target_timeout)
+        settings = context.settings
+        self.target = Target(offer.target, settings.target_timeout, tells=offer.tunnel in settings.proxy_protocol)
         self._sessions: dict[HostStream[HostLeg], HostSession] = {}
         self._raw_sessions: set[RawSession] = set()
         self._streams: HostStreams[HostLeg] = HostStreams(remember=context.settings.resume_window)
@@ -114,7 +115,7 @@ class HostTunnel:
         log = self.stream_log.by(leg.subject).bind(client=leg.peer, subject=leg.subject)
         session = RawSession(context, self.name, log, tcp=tcp, leg=leg, local="target", over=self._raw_sessions.discard)
         self._raw_sessions.add(session)
-        self.target.connect(tcp, log, session.opened, session.stream.refuse)
+        self.target.connect(tcp, Caller(leg.peer, leg.subject), log, session.opened, session.stream.refuse)
 
     def _on_open(self, leg: HostLeg, message: Open) -> None:
         self._streams.forget(leg.last)  # who opens the next has seen the end of the last

@@ -114,6 +114,21 @@ class TcpConnection(asyncio.BufferedProtocol):
         except OSError:
             return 0  # the transport will run into it as well
 
+    def write_first(self, data: bytes) -> None:
+        """Write what is not the stream's, as soon as there is a socket: it counts as nothing that is pending."""
+        transport = self._transport
+        assert transport is not None, "to be called from `connected`"
+        sock = transport.get_extra_info("socket")
+        plain = socket.socket(sock.family, sock.type, sock.proto, sock.fileno())  # that of a transport cannot send
+        try:
+            sent = plain.send(data)
+        except OSError:
+            sent = 0
+        finally:
+            plain.detach()
+        if sent < len(data):  # of a socket that is new: the other side is gone already
+            transport.abort()
+
     def write_eof(self) -> None:
         if self._closing:
             return

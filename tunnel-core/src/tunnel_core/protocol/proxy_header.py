@@ -95,10 +95,10 @@ def _v1_endpoint(version: int, address: bytes, port: bytes) -> Endpoint:
 def encode(source: str, destination: str, *, stream: str, subject: str) -> bytes:
     """A header of version 2 [2.2]: `ADDRESS:PORT` of both ends, and the stream and subject as TLVs.
 
-    The receiver believes the family of `source`: a `destination` of the other is left unspecified. A source that
-    is no IP address is not named.
+    A `destination` of another family than `source` is left unspecified, a `source` that is no IP address is not
+    named, and of a raw peer there is no `stream`.
     """
-    tlvs = _tlv(UNIQUE_ID, stream.encode()) + _tlv(SUBJECT, subject.encode())
+    tlvs = (_tlv(UNIQUE_ID, stream.encode()) if stream else b"") + _tlv(SUBJECT, subject.encode())
     end = parse_endpoint(source)
     if end is None:
         return _V2_HEAD.pack(_V2, _PROXY, 0, len(tlvs)) + tlvs
@@ -108,6 +108,10 @@ def encode(source: str, destination: str, *, stream: str, subject: str) -> bytes
     family = _TCP4 if version == 4 else _TCP6
     addresses = _ADDRESSES[family].pack(end.ip.packed, there, end.port, port)
     return _V2_HEAD.pack(_V2, _PROXY, family, len(addresses) + len(tlvs)) + addresses + tlvs
+
+
+# Of a connection that is nobody's: the receiver is to go by the connection's own address.
+LOCAL: Final = _V2_HEAD.pack(_V2, _LOCAL, 0, 0)
 
 
 def _tlv(kind: int, value: bytes) -> bytes:
