@@ -11,11 +11,12 @@ import socket
 import subprocess
 import sys
 import time
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
-from client_agent.settings import Announced, ClientSettings, Forward
+from client_agent.settings import Allowed, Announced, ClientSettings, Forward
 from host_agent.settings import HostSettings, Offer
 from support.apps import echo, exchange, serve, until
 from support.commands import PREFIXES, environment, run, running
@@ -23,6 +24,7 @@ from support.system import SECRET, System, token
 from tunnel_core import __version__
 from tunnel_core.net.address import Address
 from tunnel_core.protocol import tokens
+from tunnel_core.protocol.routes import Route
 from tunnel_core.service import settings
 from tunnel_core.service.settings import Secret
 from tunnel_relay.settings import RelaySettings
@@ -82,11 +84,26 @@ SAMPLES: dict[str, dict[str, tuple[str, Any]]] = {
             (Offer("mc", Address("::1", 25565)), Offer("db", Address("/run/db", 0))),
         ),
         "target_timeout": ("3s", 3.0),
+        "proxy_protocol": ("mc db", ("mc", "db")),
     },
     "client-agent": AGENTS | {
         "forward": ("25565=mc [::1]:0=db", (Forward("", 25565, "mc"), Forward("::1", 0, "db"))),
         "listen_address": ("0.0.0.0", "0.0.0.0"),
         "announce": ("mc=Our server\ndb=x", (Announced("mc", "Our server"), Announced("db", "x"))),
+        "public": ("25565=mc [::1]:0=db", (Forward("", 25565, "mc"), Forward("::1", 0, "db"))),
+        "shared": ("25565 127.0.0.1:443", (Forward("", 25565, ""), Forward("127.0.0.1", 443, ""))),
+        "route": ("mc.example.com=mc *.play.net", (Route("mc.example.com", "mc"), Route("play.net", ""))),
+        "allow": (
+            "mc=192.0.2.0/24 db=::/0",
+            (Allowed("mc", ip_network("192.0.2.0/24")), Allowed("db", ip_network("::/0"))),
+        ),
+        "max_connections": ("3", 3),
+        "max_per_tunnel": ("4", 4),
+        "max_per_address": ("5", 5),
+        "rate_per_address": ("6", 6),
+        "first_byte_timeout": ("1s", 1.0),
+        "drain": ("1h", 3600.0),
+        "proxy_protocol_from": ("192.0.2.0/24 ::1", (ip_network("192.0.2.0/24"), ip_network("::1"))),
     },
 }  # fmt: skip
 EACH = pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from support.peer import Opcode, Peer
 from support.system import SECRET, System, bearer
 from support.wire import Wire
 from tunnel_core.errors import UsageError
-from tunnel_core.net.sockets import Address
+from tunnel_core.net.address import Address
 from tunnel_core.protocol.proxy_header import LOCAL, SUBJECT, UNIQUE_ID
 from tunnel_core.service.settings import Secret
 

@@ -33,7 +33,7 @@ class ClientDoctor(doctor.Doctor):
     """Opens a stream in each tunnel, and resets it."""
 
     def __init__(self, settings: ClientSettings, say: Say) -> None:
-        super().__init__(settings, "client", list(dict.fromkeys(f.tunnel for f in settings.forward)), say)
+        super().__init__(settings, "client", settings.tunnels, say)
         self._answer: asyncio.Future[ToClient]
 
     async def look_beyond(self, tunnel: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -10,8 +11,10 @@ from tunnel_core.agent.base import Agent
 from tunnel_core.agent.session import Session
 from tunnel_core.agent.times import AgentTimes
 from tunnel_core.net.address import Address
+from tunnel_core.protocol.tokens import TokenRole
 from tunnel_core.service.run import raise_descriptor_limit
 
+from .gateway import Gateway
 from .lan import ALL_ADDRESSES, LanWorld
 from .listener import Listener
 from .session import Load
@@ -25,11 +28,10 @@ class ClientAgent(Agent[ClientSettings]):
     """Listens, and carries what connects to the tunnels."""
 
     def __init__(self, settings: ClientSettings, times: AgentTimes = AgentTimes()) -> None:
-        super().__init__(settings, "client", [forward.tunnel for forward in settings.forward], times)
+        token_role: TokenRole = "gateway" if settings.is_gateway else "client"
+        super().__init__(settings, "client", settings.tunnels, times, token_role=token_role)
         self._load = Load(raise_descriptor_limit())
-        self._tunnels = {
-            forward.tunnel: ClientTunnel(self.context, self._load, forward.tunnel) for forward in settings.forward
-        }
+        self._tunnels = {name: ClientTunnel(self.context, self._load, name) for name in settings.tunnels}
         self._listeners = [
             Listener(
                 forward.address or settings.listen_address,
@@ -39,19 +41,27 @@ class ClientAgent(Agent[ClientSettings]):
             )
             for forward in settings.forward
         ]
+        self._gateway = None
+        if settings.is_gateway:
+            on_demand = functools.partial(ClientTunnel, self.context, self._load, on_demand=True)
+            self._gateway = Gateway(self.context, self.registry, self._tunnels, on_demand)
+        self._draining = False
         self._worlds = {name: self._world(name, shown) for name, shown in settings.announce}
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def ports(self) -> list[int]:
-        """The ports listened on, in the order of the forwards."""
-        return [listener.address.port for listener in self._listeners]
+        """The ports listened on, in the order of the forwards, public and shared ports."""
+        listeners = [*self._listeners, *(self._gateway.listeners if self._gateway is not None else ())]
+        return [listener.address.port for listener in listeners]
 
     def sessions(self) -> Iterable[Session[Any]]:
         return self._load.sessions
 
     def readiness(self) -> str:
-        reachable = self.context.dialer.reachable
+        if self._draining:
+            return "it stops: nobody is let in any more"
+        reachable = self.context.dialer.reachable or not self._tunnels  # then nobody has asked for one yet
         return "" if reachable else "the relay cannot be reached, or does not let this agent in"
 
     def connected(self) -> None:
@@ -86,11 +96,16 @@ class ClientAgent(Agent[ClientSettings]):
             await listener.start()
             for address in listener.addresses:
                 self.context.log.info("listening", address=str(address), tunnel=listener.tunnel, relay=relay)
+        if self._gateway is not None:
+            await self._gateway.start()
         self._tick()
 
     async def stop(self) -> None:
-        # First no new streams; then the streams of now are reset and their hosts told;
-        # last what they ran on.
+        # First visitors may leave by themselves. Then no new streams; then the streams of now are
+        # reset and their hosts told; last what they ran on.
+        self._draining = True
+        if self._gateway is not None:
+            await self._gateway.drain(self.failed)
         if self._timer is not None:
             self._timer.cancel()
         for world in self._worlds.values():
@@ -98,6 +113,8 @@ class ClientAgent(Agent[ClientSettings]):
         for listener in self._listeners:
             listener.stop()
         await self.reset_all()
+        if self._gateway is not None:
+            await self._gateway.stop()
         for tunnel in self._tunnels.values():
             await tunnel.pool.stop()
         await super().stop()
@@ -105,4 +122,6 @@ class ClientAgent(Agent[ClientSettings]):
     def _tick(self) -> None:
         for tunnel in self._tunnels.values():
             tunnel.tick()
+        if self._gateway is not None:
+            self._gateway.tick()
         self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)

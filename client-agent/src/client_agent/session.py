@@ -16,7 +16,9 @@ from tunnel_core.agent.session import RawSession, Session
 from tunnel_core.net.tcp import TcpConnection
 from tunnel_core.protocol.control import Goaway, Paired, Refused, Resumed, ToClient
 from tunnel_core.protocol.frames import CloseCode
+from tunnel_core.protocol.local import Nowhere
 from tunnel_core.protocol.resume import ClientStream
+from tunnel_core.protocol.sniff.reader import LIMIT
 from tunnel_core.protocol.stream import Outcome, Phase
 from tunnel_core.protocol.tokens import EXPIRED
 from tunnel_core.service.logs import Throttle
@@ -80,6 +82,9 @@ class Tunnel(Protocol):
     def want_leg(self, session: ClientSession, kind: Kind) -> bool:
         """Have `session.take` called with a leg, soon if not now. Returns whether it was now."""
 
+    def host_is(self, *, there: bool) -> None:
+        """Its host has taken a stream, or refused one, or was not there."""
+
     def free(self, leg: ClientLeg) -> None:
         """The stream on `leg` has ended cleanly: keep the pair for the next, if there is use for it."""
 
@@ -93,7 +98,16 @@ class ClientSession(Session[ClientStream[ClientLeg]]):
     `stream.link` is the leg that carries it now, `stream.candidate` the next, whose `resume` is not answered.
     """
 
-    def __init__(self, context: AgentContext[ClientSettings], tunnel: Tunnel, load: Load) -> None:
+    def __init__(
+        self,
+        context: AgentContext[ClientSettings],
+        tunnel: Tunnel,
+        load: Load,
+        *,
+        tcp: TcpConnection | None = None,
+        source: str = "",
+        asleep: Callable[[bytes], bool] = lambda said: False,
+    ) -> None:
         super().__init__(context, tunnel.name, tunnel.stream_log)
         self._tunnel = tunnel
         self._load = load
@@ -102,8 +116,12 @@ class ClientSession(Session[ClientStream[ClientLeg]]):
         self._attached_at = self._begun  # when it came to its leg
         self._short_lived = 0  # legs in a row that carried for less than a moment, or not at all
         self._step: asyncio.TimerHandle | None = None  # of an answer that is awaited
-        self.tcp = TcpConnection(context.streams.memory, self._start)
-        self.stream = ClientStream(self.tcp, context=context.streams, owner=tunnel.name, closed=self._closed)
+        self._source = source
+        self._asleep = asleep
+        self.tcp = tcp or TcpConnection(context.streams.memory, self._start)
+        self.stream = ClientStream(
+            self.tcp, context=context.streams, owner=tunnel.name, closed=self._closed, source=source
+        )
         self.tcp.carrier = self.stream
 
     @property
@@ -112,8 +130,14 @@ class ClientSession(Session[ClientStream[ClientLeg]]):
 
     # Opening and moving: the tunnel gives a leg whenever one is asked for.
 
+    def begin(self, said: bytes) -> None:
+        """Carry a connection that there is already, and that has `said` something."""
+        self._start()
+        if said and self.stream.phase is Phase.OPENING:
+            self.stream.local_data(said)
+
     def _start(self) -> None:
-        self._log = self._log.bind(client=self.tcp.peer)
+        self._log = self._log.bind(client=self._source or self.tcp.peer)
         if self._load.is_full:
             self.stream.expire(f"no descriptors for over {self._load.most} streams: raise the limit (ulimit -n)")
             return
@@ -156,8 +180,13 @@ class ClientSession(Session[ClientStream[ClientLeg]]):
             if isinstance(message, Paired):
                 self._arm(OPEN_TIMEOUT, lambda: leg.lost(f"no answer from the host within {OPEN_TIMEOUT:g} s"))
             was_opening = stream.phase is Phase.OPENING
+            if isinstance(message, Refused) and was_opening:
+                self._tunnel.host_is(there=False)
+                if stream.sent <= LIMIT and self._asleep(b"".join(stream.replay.since(0))):
+                    stream.local = Nowhere()
             stream.on_message(message)
             if was_opening and stream.phase is Phase.LIVE:
+                self._tunnel.host_is(there=True)
                 self._opened()
 
     def leg_ended(self, leg: ClientLeg, code: int, reason: str) -> None:

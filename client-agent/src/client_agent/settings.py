@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,7 +11,9 @@ from tunnel_core.errors import UsageError
 from tunnel_core.net.address import parse_host, parse_local_host, parse_port
 from tunnel_core.protocol.endpoints import is_tunnel
 from tunnel_core.protocol.invite import MAX_LABEL, is_label
-from tunnel_core.service.settings import setting
+from tunnel_core.protocol.routes import Route, parse_route
+from tunnel_core.protocol.tokens import Network, parse_network
+from tunnel_core.service.settings import count, seconds, setting
 
 
 class Forward(NamedTuple):
@@ -21,7 +24,7 @@ class Forward(NamedTuple):
     tunnel: str
 
 
-def forward(value: str) -> Forward:
+def parse_forward(value: str) -> Forward:
     """`[ADDRESS:]PORT=TUNNEL`."""
     local, equals, tunnel = value.partition("=")
     if not equals:
@@ -49,6 +52,34 @@ def announced(value: str) -> Announced:
     return Announced(tunnel, name)
 
 
+def shared(value: str) -> Forward:
+    """`[ADDRESS:]PORT`: a port that leads to no tunnel of its own."""
+    if "=" in value:
+        raise UsageError(f"'{value}' names a tunnel: write [ADDRESS:]PORT, such as 25565, and --route")
+    address, colon, port = value.rpartition(":")
+    return Forward(_address(address) if colon else "", parse_port(port), "")
+
+
+class Allowed(NamedTuple):
+    """A tunnel and a network from which it may be visited."""
+
+    tunnel: str
+    network: Network
+
+
+def allowed(value: str) -> Allowed:
+    """`TUNNEL=CIDR`."""
+    tunnel, equals, network = value.partition("=")
+    if not equals or not is_tunnel(tunnel):
+        raise UsageError(f"'{value}' allows nothing: write TUNNEL=CIDR, such as mc=192.0.2.0/24")
+    return Allowed(tunnel, network_of(network))
+
+
+def network_of(value: str) -> Network:
+    """A network in CIDR notation."""
+    return ipaddress.ip_network(parse_network(value))
+
+
 def _address(text: str) -> str:
     """Of a forward: `*` is all addresses, and IPv6 is in brackets, since a port follows."""
     return "::" if text == "*" else parse_host(text)
@@ -59,7 +90,7 @@ class ClientSettings(AgentSettings):
     forward: tuple[Forward, ...] = setting(
         (),
         "listen on PORT (0: any free one) of ADDRESS (*: all) and lead to TUNNEL; repeats",
-        parse=forward,
+        parse=parse_forward,
         repeat=True,
         metavar="[ADDRESS:]PORT=TUNNEL",
     )
@@ -78,11 +109,85 @@ class ClientSettings(AgentSettings):
         lines=True,
         metavar="TUNNEL=NAME",
     )
+    public: tuple[Forward, ...] = setting(
+        (),
+        "open PORT of ADDRESS (all, unless given) to everybody, and lead to TUNNEL; repeats",
+        parse=parse_forward,
+        repeat=True,
+        metavar="[ADDRESS:]PORT=TUNNEL",
+    )
+    shared: tuple[Forward, ...] = setting(
+        (),
+        "open PORT to everybody, and lead where --route says, by the name that Minecraft, TLS or HTTP ask for; repeats",
+        parse=shared,
+        repeat=True,
+        metavar="[ADDRESS:]PORT",
+    )
+    route: tuple[Route, ...] = setting(
+        (),
+        "on shared ports lead who asks for NAME to TUNNEL; *.NAME: to the tunnel that the * stands for; repeats",
+        parse=parse_route,
+        repeat=True,
+        metavar="NAME=TUNNEL",
+    )
+    allow: tuple[Allowed, ...] = setting(
+        (),
+        "let visitors of TUNNEL in from this network, and from no other that is not named; repeats",
+        parse=allowed,
+        repeat=True,
+        metavar="TUNNEL=CIDR",
+    )
+    max_connections: int = setting(2000, "visitors at once", parse=count(1, 1_000_000), metavar="N")
+    max_per_tunnel: int = setting(500, "visitors of one tunnel at once", parse=count(1, 1_000_000), metavar="N")
+    max_per_address: int = setting(
+        20, "visitors at once from one address, or one /64 of IPv6", parse=count(1, 1_000_000), metavar="N"
+    )
+    rate_per_address: int = setting(
+        10, "new connections from one address in 10 seconds", parse=count(1, 1_000_000), metavar="N"
+    )
+    first_byte_timeout: float = setting(
+        5.0,
+        "how long a visitor of a shared port may take to say where to",
+        parse=seconds(0.1, 60),
+        metavar="TIME",
+        shown="5s",
+    )
+    drain: float = setting(
+        600.0,
+        "how long visitors may stay on SIGTERM, while nobody is let in; a second signal ends at once",
+        parse=seconds(0, 7 * 86400),
+        metavar="TIME",
+        shown="10m",
+    )
+    proxy_protocol_from: tuple[Network, ...] = setting(
+        (),
+        "require a PROXY header (version 1 or 2) of visitors from this network: it says who they are; repeats",
+        parse=network_of,
+        repeat=True,
+        metavar="CIDR",
+    )
     warm: int = warm_legs(2, "legs, and pairs free for the next stream, kept ready for each tunnel")
 
     def check(self) -> None:
         super().check()
-        if not self.forward:
+        if not self.forward and not self.is_gateway:
             raise UsageError("nothing is forwarded: write --forward 25565=mc")
+        if bool(self.shared) != bool(self.route):
+            raise UsageError("--shared and --route need each other: write --shared 25565 --route mc.example.com=mc")
+        known = set(self.tunnels)
+        for allowed in self.allow:
+            if allowed.tunnel not in known and all(route.tunnel for route in self.route):
+                raise UsageError(f"--allow: no public port leads to '{allowed.tunnel}'")
         for tunnel in {announced.tunnel for announced in self.announce} - {forward.tunnel for forward in self.forward}:
             raise UsageError(f"--announce: nothing is forwarded to '{tunnel}': write --forward 25565={tunnel}, too")
+
+    @property
+    def is_gateway(self) -> bool:
+        """Whether it has ports for visitors."""
+        return bool(self.public or self.shared)
+
+    @property
+    def tunnels(self) -> tuple[str, ...]:
+        """The tunnels that are named, each once."""
+        named = [place.tunnel for place in (*self.forward, *self.public)]
+        return tuple(dict.fromkeys([*named, *(route.tunnel for route in self.route if route.tunnel)]))

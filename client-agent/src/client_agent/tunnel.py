@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Final
 
 from tunnel_core.agent.context import AgentContext
 from tunnel_core.agent.pool import LegPool
+from tunnel_core.errors import TunnelError
 from tunnel_core.net.tcp import TcpConnection
 from tunnel_core.protocol.control import Goaway, Paired, ToClient, Unknown
 from tunnel_core.protocol.frames import CloseCode
@@ -19,18 +21,24 @@ from .settings import ClientSettings
 # who opens dozens of connections at once will do so again, and a pair costs a millisecond of
 # CPU to make.
 MOST_FREE: Final = 32
+ASK_AGAIN: Final = 15.0  # seconds for which a host that was away is taken to be: then one visitor waits for it again
 IDLE_PAIR: Final = 30.0  # seconds that a pair is kept for the next stream: it occupies a leg of the host
 
 
 class ClientTunnel:
     """Gives each new stream a leg, and each that lost its leg another (the LegOwner of its legs)."""
 
-    def __init__(self, context: AgentContext[ClientSettings], load: Load, name: str) -> None:
+    def __init__(
+        self, context: AgentContext[ClientSettings], load: Load, name: str, *, on_demand: bool = False
+    ) -> None:
         self._context = context
+        self._warm = 0 if on_demand else context.settings.warm
         self._load = load
         self.name = name
         self.stream_log = context.stream_log.bind(tunnel=name)
         self._free: list[ClientLeg] = []  # pairs whose stream has ended cleanly, the latest last
+        self._away_since: float | None = None  # when a stream was refused first, as the host was away
+        self._refused_at: float | None = None  # and last
         self._waiting: dict[ClientSession, Kind] = {}  # sessions that want a leg, the first one first
         self.pool: LegPool[ClientLeg] = LegPool(
             context.dialer,
@@ -38,7 +46,7 @@ class ClientTunnel:
             make_leg=lambda dialed: ClientLeg(context.monitor, self, dialed),
             wanted=self._wanted,
             on_ready=self._on_ready,
-            denied=context.fail,
+            denied=self._denied if on_demand else context.fail,
             log=context.log.bind(tunnel=name),
         )
         context.metrics.count_ready(name, lambda: self.pool.ready + len(self._free))
@@ -49,7 +57,41 @@ class ClientTunnel:
         self._load.sessions.add(session)
         return session.tcp
 
+    def adopt(self, tcp: TcpConnection, said: bytes, source: str, asleep: Callable[[bytes], bool]) -> None:
+        """Carry the connection of a visitor from `source`, who has `said` something already.
+
+        If the stream is refused, `asleep` is asked whether it answers all that he said; else the connection is reset.
+        """
+        session = ClientSession(self._context, self, self._load, tcp=tcp, source=source, asleep=asleep)
+        self._load.sessions.add(session)
+        session.begin(said)
+
+    @property
+    def surely_away(self) -> bool:
+        """Whether there was no host a moment ago."""
+        return self._refused_at is not None and time.monotonic() - self._refused_at < ASK_AGAIN
+
+    @property
+    def away_for(self) -> float | None:
+        """Seconds since a stream was first refused, as the host was away; None if it is not known to be."""
+        return None if self._away_since is None else time.monotonic() - self._away_since
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody uses it."""
+        used = any(session.tunnel == self.name for session in self._load.sessions)
+        return not (used or self._waiting or self._free or self.pool.ready)
+
+    def _denied(self, error: TunnelError) -> None:
+        """Of a tunnel that a stranger has named: others are none the worse."""
+        for session in tuple(self._waiting):
+            session.stream.expire(error.reason)
+
     # session.Tunnel
+
+    def host_is(self, *, there: bool) -> None:
+        self._refused_at = None if there else time.monotonic()
+        self._away_since = None if there else self._away_since or self._refused_at
 
     def want_leg(self, session: ClientSession, kind: Kind) -> bool:
         if session in self._waiting:
@@ -67,7 +109,7 @@ class ClientTunnel:
         return False
 
     def free(self, leg: ClientLeg) -> None:
-        if leg.open and not leg.leaving and len(self._free) < max(self._context.settings.warm, MOST_FREE):
+        if leg.open and not leg.leaving and len(self._free) < max(self._warm, MOST_FREE):
             leg.free_since = time.monotonic()
             self._free.append(leg)
         else:
@@ -120,7 +162,7 @@ class ClientTunnel:
         self.pool.let_go(lambda leg: leg.good_until < now)
 
     def _wanted(self) -> int:
-        return len(self._waiting) + max(0, self._context.settings.warm - len(self._free))
+        return len(self._waiting) + max(0, self._warm - len(self._free))
 
     def _on_ready(self, leg: ClientLeg) -> None:
         if self._waiting:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry
@@ -20,6 +20,7 @@ from ..protocol.endpoints import Role, new_id
 from ..protocol.frames import CloseCode
 from ..protocol.replay import ReplayMemory
 from ..protocol.stream import StreamContext
+from ..protocol.tokens import TokenRole
 from ..service import logs
 from ..service.admin import AdminServer
 from ..service.metrics import ProcessMetrics, TunnelLabels
@@ -46,7 +47,15 @@ S = TypeVar("S", bound=AgentSettings)
 class Agent(Generic[S]):
     """A service (service.run.Service). Subclasses hold the streams and say when all is ready."""
 
-    def __init__(self, settings: S, role: Role, tunnels: list[str], times: AgentTimes = AgentTimes()) -> None:
+    def __init__(
+        self,
+        settings: S,
+        role: Role,
+        tunnels: Sequence[str],
+        times: AgentTimes = AgentTimes(),
+        *,
+        token_role: TokenRole | None = None,
+    ) -> None:
         self.times = times
         self._role = role
         self.failed: asyncio.Future[TunnelError] = asyncio.get_running_loop().create_future()
@@ -56,7 +65,7 @@ class Agent(Generic[S]):
         self._clock = StreamClock()
         memory = ReplayMemory(settings.replay_memory, FRAME_SIZE)
         self._relay_clock = RelayClock(self._clock_moved)
-        credentials = reach.credentials(settings, role, self._relay_clock)
+        credentials = reach.credentials(settings, token_role or role, self._relay_clock)
         credentials.check(tunnels)
         self.context = AgentContext(
             settings=settings,

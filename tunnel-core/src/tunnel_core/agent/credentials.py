@@ -6,13 +6,12 @@ import email.utils
 import platform
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from ..errors import AccessDenied, UsageError
 from ..protocol import tokens
-from ..protocol.endpoints import Role
-from ..protocol.tokens import LEEWAY, Grant
+from ..protocol.tokens import LEEWAY, Grant, TokenRole, leg_role
 from ..service.settings import Secret, show_duration
 
 LIFETIME: Final = 300.0  # seconds of a token the agent makes for itself: a dial needs one for a moment
@@ -81,8 +80,8 @@ class Credentials:
     if that is `trusted`: a forged date far in the future would make a token that hardly ever expires.
     """
 
-    def __init__(self, role: Role, token: Secret, secret: Secret, clock: RelayClock, *, trusted: bool) -> None:
-        self._role: Role = role
+    def __init__(self, role: TokenRole, token: Secret, secret: Secret, clock: RelayClock, *, trusted: bool) -> None:
+        self._role: TokenRole = role
         self._token = token
         self._secret = secret
         self.clock = clock
@@ -90,17 +89,26 @@ class Credentials:
         self._ahead = 0.0  # the difference of clocks that tokens are made by
         self._made: dict[str, tuple[float, str]] = {}
 
-    def check(self, tunnels: list[str]) -> None:
+    def check(self, tunnels: Sequence[str]) -> None:
         """Raise UsageError if what was given cannot be used, as far as one can tell without the relay."""
         if self._token:
             grant = self.grant()
-            if grant.leg_role != self._role:
+            if grant.leg_role != leg_role(self._role):
                 raise UsageError(f"this token is for a {grant.role}: ask for one made with --role {self._role}")
             for tunnel in tunnels:
                 if not grant.is_for(tunnel):
                     raise UsageError(f"this token is for tunnel {', '.join(grant.tunnels)}, not for {tunnel}")
         elif self._secret:
             tokens.parse_secrets(self._secret.read())
+
+    def may_use(self, tunnel: str) -> bool:
+        """Whether the token is for this tunnel, as far as one can tell without the relay."""
+        if not self._token:
+            return True
+        try:
+            return self.grant().is_for(tunnel)
+        except UsageError:
+            return False
 
     def grant(self) -> Grant:
         """What the given token says. Raises UsageError."""

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 from ..net.dialer import Dialed, Dialer
 from ..protocol.endpoints import Role
+from ..protocol.tokens import TokenRole
 from .credentials import Credentials, RelayClock
 from .settings import AgentSettings
 
 
-def credentials(settings: AgentSettings, role: Role, clock: RelayClock) -> Credentials:
+def credentials(settings: AgentSettings, role: TokenRole, clock: RelayClock) -> Credentials:
     """Where this agent's tokens come from. Over ws:// a date can be forged: tokens are then made by our own clock."""
     return Credentials(role, settings.token, settings.secret, clock, trusted=not settings.sends_token_in_clear)
 

@@ -49,6 +49,26 @@ class Local(Protocol):
         """`reason` is no reason any more."""
 
 
+class Nowhere:
+    """The Local of a stream whose socket is another's now."""
+
+    pending = 0
+
+    def write(self, pieces: Sequence[Payload]) -> None: ...
+
+    def write_eof(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+    def set_window(self, window: int) -> None: ...
+
+    def hold(self, reason: int) -> None: ...
+
+    def release(self, reason: int) -> None: ...
+
+
 class Carrier(Protocol):
     """The stream, as the local TCP socket sees it."""
 

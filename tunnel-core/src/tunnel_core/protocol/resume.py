@@ -51,11 +51,13 @@ class ClientStream(Stream[L]):
         owner: str,
         closed: Callable[[Outcome, str], None],
         e2e: bool = False,
+        source: str = "",
     ) -> None:
         super().__init__(new_id(), new_id(), local, None, context=context, owner=owner, closed=closed)
         self.e2e = e2e  # it is sealed: both ends must say so
         self.candidate: L | None = None  # the leg whose `resume` is not answered yet
         self.instance = ""  # the host-agent that has the stream; "" until it is paired
+        self._source = source  # the visitor's address, of a gateway
         self._opened = False
         self._unsettled: tuple[str, ...] = ()  # legs on which it was opened, and perhaps passed on
         self._attempt = 0
@@ -74,7 +76,7 @@ class ClientStream(Stream[L]):
         self._attempt = 0
         self.instance = instance
         self.link = link
-        self._say(Open(self.id, self.key, self.window, self._unsettled, e2e=self.e2e))
+        self._say(Open(self.id, self.key, self.window, self._unsettled, self._source, e2e=self.e2e))
         self._carry_on(0)
 
     def lost_unpaired(self, leg: str, *, passed_nothing: bool) -> bool:

@@ -39,6 +39,11 @@ TokenRole = Literal["host", "client", "gateway"]  # a gateway dials legs as a cl
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
+def leg_role(role: TokenRole) -> Role:
+    """The role of the legs that the holder of such a token may dial."""
+    return "host" if role == "host" else "client"
+
+
 class Grant(Struct, frozen=True, rename={"subject": "sub", "expires": "exp", "id": "jti", "networks": "net"}):
     """The claims of a token. The renamed fields are the JWT's registered claims (RFC 7519 section 4.1)."""
 
@@ -53,7 +58,7 @@ class Grant(Struct, frozen=True, rename={"subject": "sub", "expires": "exp", "id
     @property
     def leg_role(self) -> Role:
         """The role of the legs that it may dial."""
-        return "host" if self.role == "host" else "client"
+        return leg_role(self.role)
 
     @property
     def may_name_visitors(self) -> bool:
