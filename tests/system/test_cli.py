@@ -431,7 +431,7 @@ def test_bad_tokens_and_secrets_are_named(tmp_path: Path) -> None:
     """As far as one can tell without the relay."""
     file = tmp_path / "token"
     for text, expected in {
-        "garbage": "this is not a token: ask for one made with 'relay token'",
+        "garbage": "this is not a token: ask whoever runs the relay for one",
         "a.b.c": "this is not a token",
         token("client"): "this token is for a client: ask for one made with --role host",
         token("host", "db", "web"): "this token is for tunnel db, web, not for mc",

@@ -10,8 +10,9 @@ from typing import Final
 from tunnel_core.errors import AccessDenied
 from tunnel_core.net.http import Request, Response
 from tunnel_core.protocol.endpoints import Role
-from tunnel_core.protocol.tokens import LEEWAY, Grant, parse_secrets, verify
+from tunnel_core.protocol.tokens import LEEWAY, Grant, verify
 from tunnel_core.service.logs import Logger
+from tunnel_core.service.signing import signing_secrets
 
 from .revoked import Revoked
 from .settings import RelaySettings
@@ -37,7 +38,7 @@ class Access:
 
     def __init__(self, settings: RelaySettings, log: Logger, clock: Callable[[], float] = time.time) -> None:
         self._open = settings.auth == "none"
-        self._secrets = () if self._open else parse_secrets(settings.secret.read())
+        self._secrets = () if self._open else signing_secrets(settings.secret)
         self._clock = clock
         self._revoked = Revoked(settings.revoked, log)
 

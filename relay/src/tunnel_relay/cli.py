@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Final, TypeVar, cast, get_args
 
 from tunnel_core import __version__
-from tunnel_core.errors import AccessDenied, UsageError
+from tunnel_core.errors import UsageError
 from tunnel_core.protocol import tokens
 from tunnel_core.protocol.endpoints import DEFAULT_TUNNEL, is_tunnel
 from tunnel_core.service import logs, run, settings
+from tunnel_core.service.signing import signing_secrets
 
 from .settings import RelaySettings
 
@@ -150,21 +151,22 @@ def _token(loaded: RelaySettings, flags: argparse.Namespace) -> str:
     for name in names:
         if not anywhere and not is_tunnel(name):
             raise UsageError(f"--tunnel: '{name}' is not a tunnel's name: write up to 63 of a-z, 0-9 and -")
-    known = tokens.parse_secrets(loaded.secret.read())
-    token = tokens.issue(
-        known[0],
-        role=cast("tokens.TokenRole", role),
-        tunnels=names,
-        subject=flags.subject or role,
-        expires=time.time() + _checked("--expires", settings.seconds(1, 10 * 365 * 86400), flags.expires),
-        streams=_checked("--streams", settings.count(1, 1_000_000), flags.streams) if flags.streams else None,
-        networks=[_checked("--network", tokens.parse_network, network) for network in flags.network or ()],
-    )
+    secret = signing_secrets(loaded.secret)[0]
+    expires = time.time() + _checked("--expires", settings.seconds(1, 10 * 365 * 86400), flags.expires)
+    streams = _checked("--streams", settings.count(1, 1_000_000), flags.streams) if flags.streams else None
+    networks = [_checked("--network", tokens.parse_network, network) for network in flags.network or ()]
     try:
-        tokens.verify(token, known, time.time())
-    except AccessDenied as exc:
-        raise UsageError("this is more than a token can hold: write a shorter --subject, or fewer --tunnel") from exc
-    return token
+        return tokens.issue(
+            secret,
+            role=cast("tokens.TokenRole", role),
+            tunnels=names,
+            subject=flags.subject or role,
+            expires=expires,
+            streams=streams,
+            networks=networks,
+        )
+    except UsageError as exc:
+        raise UsageError(exc.reason, "write a shorter --subject, or fewer --tunnel") from exc
 
 
 def _checked(flag: str, parse: Callable[[str], _T], value: str) -> _T:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from tunnel_core.errors import UsageError
 from tunnel_core.net.address import parse_local_host, parse_port
 from tunnel_core.protocol.control import MAX_MESSAGE
-from tunnel_core.protocol.tokens import parse_network, parse_secrets
+from tunnel_core.protocol.tokens import parse_network
 from tunnel_core.service.logs import LogSettings
 from tunnel_core.service.settings import Secret, choice, count, flag, seconds, secret, setting, size, text
+from tunnel_core.service.signing import signing_secrets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,4 +144,4 @@ class RelaySettings(LogSettings):
                 "no secret: set RELAY_SECRET or write --secret-file FILE ('relay secret' makes one), "
                 "or --auth none to let anybody in"
             )
-        parse_secrets(self.secret.read())
+        signing_secrets(self.secret)

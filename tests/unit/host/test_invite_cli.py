@@ -110,7 +110,7 @@ def test_a_token_of_the_operator_will_do(owner: Owner, tmp_path: Path) -> None:
     (tmp_path / "alex.token").write_text("hunter2")
     assert (
         owner.fails("--tunnel", "mc", *file)
-        == "--client-token: this is not a token: ask for one made with 'relay token'"
+        == "--client-token: this is not a token: ask whoever runs the relay for one"
     )
 
 

@@ -56,6 +56,16 @@ def test_what_is_issued_is_granted() -> None:
     assert (first.streams, first.networks) == (None, ())
 
 
+@pytest.mark.parametrize(
+    "wanted", [{"subject": "x" * 201}, {"tunnels": ["t"] * 51}, {"tunnels": ["*"]}, {"networks": ["x"]}]
+)
+def test_nothing_is_issued_that_no_relay_takes(wanted: dict[str, Any]) -> None:
+    """Whoever asks for it learns so, and not the one who is given it."""
+    plain: dict[str, Any] = {"role": "client", "tunnels": ["mc"], "subject": "x", "expires": NOW}
+    with pytest.raises(UsageError, match="more than a token can hold"):
+        tokens.issue(SECRET, **plain | wanted)
+
+
 def test_a_gateway_may_use_tunnels_and_name_visitors() -> None:
     """It dials legs as a client does, to the tunnels of its token, or with `*` alone to all; nobody else has that."""
     some, anywhere = (
@@ -99,10 +109,10 @@ def test_a_token_is_found_among_words() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "this is not a token: ask for one"),
-        ("garbage", "this is not a token: ask for one"),
-        ("a.b.c", "this is not a token: ask for one"),
-        (SECRET.decode(), "this is not a token: ask for one"),
+        ("", "this is not a token: ask whoever runs the relay for one"),
+        ("garbage", "this is not a token: ask whoever runs the relay for one"),
+        ("a.b.c", "this is not a token: ask whoever runs the relay for one"),
+        (SECRET.decode(), "this is not a token: ask whoever runs the relay for one"),
         (signed()[:-1], "the token is not whole: copy all of it, from eyJ on"),
         (signed().rpartition(".")[0], "the token is not whole"),
         (f"{signed()} {signed(jti='2')}", "there are 2 tokens: give one"),
@@ -255,7 +265,7 @@ def test_secrets_have_32_bytes_or_more() -> None:
     assert tokens.parse_secrets(f'"{SECRET.decode()}"\r\n"{OTHER.decode()}"\r\n') == (SECRET, OTHER)
     assert tokens.parse_secrets("x" * 32 + "\udcffx") == (b"x" * 32 + b"\xffx",)
     for text in ("", " \n", "''", "x" * 31, f"{SECRET.decode()} short"):
-        with pytest.raises(UsageError, match="relay secret"):
+        with pytest.raises(UsageError, match=r"the secret is empty|must have 32 bytes"):
             tokens.parse_secrets(text)
     with pytest.raises(UsageError, match="this is a token, not the secret that signs tokens"):
         tokens.parse_secrets(signed())

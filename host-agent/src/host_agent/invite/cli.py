@@ -19,6 +19,7 @@ from tunnel_core.protocol.endpoints import is_tunnel
 from tunnel_core.protocol.invite import MAX_LABEL, MINECRAFT, Invite, is_label, relay_address
 from tunnel_core.service import settings
 from tunnel_core.service.settings import Secret, choice, count, seconds, secret, setting, show_duration, text
+from tunnel_core.service.signing import signing_secrets
 from websockets.uri import parse_uri
 
 from ..settings import HostSettings
@@ -166,7 +167,7 @@ def _token(wanted: InviteSettings, secret: Secret, tunnel: str) -> str:
     if not wanted.subject:
         raise UsageError("whose invite is it? write --subject alex")
     return tokens.issue(
-        tokens.parse_secrets(secret.read())[0],
+        signing_secrets(secret)[0],
         role="client",
         tunnels=[tunnel],
         subject=wanted.subject,

@@ -13,6 +13,7 @@ from ..errors import AccessDenied, UsageError
 from ..protocol import tokens
 from ..protocol.tokens import LEEWAY, Grant, TokenRole, leg_role
 from ..service.settings import Secret, show_duration
+from ..service.signing import signing_secrets
 
 LIFETIME: Final = 300.0  # seconds of a token the agent makes for itself: a dial needs one for a moment
 MARGIN: Final = 60.0  # seconds before its end at which the next one is made
@@ -99,7 +100,7 @@ class Credentials:
                 if not grant.is_for(tunnel):
                     raise UsageError(f"this token is for tunnel {', '.join(grant.tunnels)}, not for {tunnel}")
         elif self._secret:
-            tokens.parse_secrets(self._secret.read())
+            signing_secrets(self._secret)
 
     def may_use(self, tunnel: str) -> bool:
         """Whether the token is for this tunnel, as far as one can tell without the relay."""
@@ -148,7 +149,7 @@ class Credentials:
         if expires - MARGIN < now:
             expires = now + LIFETIME
             token = tokens.issue(
-                tokens.parse_secrets(self._secret.read())[0],
+                signing_secrets(self._secret)[0],
                 role=self._role,
                 tunnels=[tunnel],
                 subject=f"{self._role}@{platform.node()}"[:200],

@@ -22,7 +22,7 @@ ALGORITHM: Final = "HS256"  # the only one accepted, whatever a token's header s
 MIN_SECRET: Final = 32  # bytes: as long as the hash (RFC 7518 section 3.2)
 NOT_VALID: Final = "the token is not valid"
 EXPIRED: Final = "the token has expired"
-ASK_FOR_ONE: Final = "this is not a token: ask for one made with 'relay token'"
+ASK_FOR_ONE: Final = "this is not a token: ask whoever runs the relay for one"
 LEEWAY: Final = 30.0  # seconds of clock skew
 MAX_TOKEN: Final = 4096  # characters: some ten times a real one
 
@@ -114,19 +114,23 @@ def clean(text: str) -> str:
     raise AccessDenied(ASK_FOR_ONE)
 
 
+class TokenGiven(UsageError):
+    """A token stands where a secret ought to."""
+
+
 def parse_secrets(text: str) -> tuple[bytes, ...]:
     """The secrets in `text`, separated by white space. The first one signs; all are accepted.
 
-    Raises UsageError if there is none, if one is shorter than 32 bytes, or if one is a token.
+    Raises UsageError if there is none or if one is shorter than 32 bytes, and TokenGiven if one is a token.
     """
     words = [_unwrapped(word) for word in _unwrapped(text).split()]
     if any(map(_TOKEN.fullmatch, words)):
-        raise UsageError("this is a token, not the secret that signs tokens: an agent takes it with --token-file")
+        raise TokenGiven("this is a token, not the secret that signs tokens")
     secrets = tuple(word.encode(errors="surrogateescape") for word in words if word)
     if not secrets:
-        raise UsageError("the secret is empty: make one with 'relay secret'")
+        raise UsageError("the secret is empty")
     if any(len(secret) < MIN_SECRET for secret in secrets):
-        raise UsageError(f"a secret must have {MIN_SECRET} bytes or more, and no spaces: make one with 'relay secret'")
+        raise UsageError(f"a secret must have {MIN_SECRET} bytes or more, and no spaces")
     return secrets
 
 
@@ -148,10 +152,18 @@ def issue(
     streams: int | None = None,
     networks: Sequence[str] = (),
 ) -> str:
-    """A signed token that expires at `expires`, in seconds since the epoch."""
+    """A signed token that expires at `expires`, in seconds since the epoch.
+
+    Raises UsageError if no relay would accept it: an invalid tunnel name, or a field that is too long.
+    """
     grant = Grant(subject, role, tuple(tunnels), int(expires), new_id(), streams, tuple(networks))
     claims = msgspec.to_builtins(grant)
-    return jwt.encode({k: v for k, v in claims.items() if v not in (None, ())}, secret, algorithm=ALGORITHM)
+    token = jwt.encode({k: v for k, v in claims.items() if v not in (None, ())}, secret, algorithm=ALGORITHM)
+    try:
+        verify(token, [secret], expires)
+    except AccessDenied as exc:
+        raise UsageError("this is more than a token can hold") from exc
+    return token
 
 
 def read(token: str) -> Grant:
