@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 from client_agent.service import ClientAgent
 from host_agent.service import HostAgent
+from tunnel_core.agent.session import Session
 from tunnel_relay.leg import RelayLeg
 from tunnel_relay.pairing import Pairing
+
+
+def has_deadline(session: Session[Any]) -> bool:
+    """Whether a timer ends the stream unless a leg is found."""
+    now = asyncio.get_running_loop().time()
+    timers = [session._deadline, getattr(session, "_step", None)]
+    return any(timer is not None and not timer.cancelled() and timer.when() >= now for timer in timers)
 
 
 def forgotten_streams(agent: HostAgent | ClientAgent) -> Iterator[str]:
@@ -20,7 +30,7 @@ def forgotten_streams(agent: HostAgent | ClientAgent) -> Iterator[str]:
         attached = leg is not None and leg.connected and leg.session is session
         if leg is not None and leg.ended and stream.resumable:
             attached = False
-        if not attached and not session.has_deadline:
+        if not attached and not has_deadline(session):
             yield f"{type(agent).__name__}: a stream with no leg and no deadline: {vars(session)}"
 
 

@@ -362,7 +362,7 @@ async def test_something_on_the_way_holds_frames_back(
         "no bytes came back from the relay",
         "something on the way holds larger frames back",
     )
-    assert visit.found("clock")[0] == "not compared: the relay told no time"
+    assert visit.found("clock")[0] == "not compared: the relay sent no time"
 
 
 # Beyond the relay.

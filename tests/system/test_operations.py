@@ -322,7 +322,7 @@ async def test_agents_count_their_streams(loop_factory: Any) -> None:
             await exchange(client.ports[0], 10_000, seed)
         _, broken = await connect(client.ports[0])
         broken.write(bytes(7))
-        await until(lambda: sum(session.received for session in client.sessions()) == 7)
+        await until(lambda: sum(session.stream.received for session in client.sessions()) == 7)
         reset(broken)
         reader, writer = await connect(client.ports[0])
         writer.write(bytes(500))

@@ -15,7 +15,6 @@ from support.fortress import masked
 from support.peer import Opcode, Peer, get
 from support.system import System, token
 from support.wire import Wire
-from tunnel_core.net.address import Address
 from tunnel_core.net.leg import HIGH_WATER, Leg
 from tunnel_core.net.tcp import TcpConnection
 from tunnel_core.protocol.endpoints import Role
@@ -469,9 +468,9 @@ async def test_much_for_a_target_that_is_slow_to_connect(loop_factory: Any, monk
     gate = asyncio.Event()
     connect_now = TcpConnection._connect
 
-    async def slow(self: TcpConnection, address: Address, patience: float) -> None:
+    async def slow(self: TcpConnection, *args: Any) -> None:
         await gate.wait()
-        await connect_now(self, address, patience)
+        await connect_now(self, *args)
 
     monkeypatch.setattr(TcpConnection, "_connect", slow)
     size = 8 * MIB

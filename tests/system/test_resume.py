@@ -349,7 +349,7 @@ async def test_a_leg_that_is_lost_before_there_is_a_host(loop_factory: Any) -> N
         client = await system.client("mc", relay=f"ws://127.0.0.1:{wire.port}")
         talks, is_mute = await connect(client.ports[0]), await connect(client.ports[0])
         talks[1].write(b"hello")
-        await until(lambda: system.relay.pairing.waiting == 2 and sum(it.sent for it in client.sessions()) == 5)
+        await until(lambda: system.relay.pairing.waiting == 2 and sum(it.stream.sent for it in client.sessions()) == 5)
         for opened in (4, 6):
             wire.cut()
             await until(lambda: len(system.events("stream opening")) >= opened and system.relay.pairing.waiting == 2)
@@ -374,7 +374,7 @@ async def test_a_leg_that_died_unnoticed_is_replaced(loop_factory: Any, monkeypa
         client = await system.client("mc", relay=f"ws://127.0.0.1:{wire.port}")
         reader, writer = await connect(client.ports[0])
         writer.write(b"hello")
-        await until(lambda: system.relay.pairing.waiting == 1 and sum(it.sent for it in client.sessions()) == 5)
+        await until(lambda: system.relay.pairing.waiting == 1 and sum(it.stream.sent for it in client.sessions()) == 5)
         wire.freeze()
         wire.frozen = False  # new connections work; those of before stay silent
         await until(lambda: len(system.events("stream opening")) >= 2)
@@ -419,7 +419,7 @@ async def test_a_relay_that_knows_nothing_of_the_leg(loop_factory: Any) -> None:
         client = await system.client("mc", relay=f"ws://127.0.0.1:{wire.port}")
         talks, is_mute = await connect(client.ports[0]), await connect(client.ports[0])
         talks[1].write(b"hello")
-        await until(lambda: old.relay.pairing.waiting == 2 and sum(it.sent for it in client.sessions()) == 5)
+        await until(lambda: old.relay.pairing.waiting == 2 and sum(it.stream.sent for it in client.sessions()) == 5)
         wire.target = system.relay.port
         wire.cut()
         with pytest.raises(ConnectionResetError):

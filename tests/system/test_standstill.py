@@ -134,7 +134,7 @@ async def test_a_stream_that_was_just_opening(loop_factory: Any, monkeypatch: py
         await until(lambda: client._route._source)
         machine._forgotten()
         transfer = asyncio.create_task(exchange(client.ports[0], 50_000))
-        await until(lambda: sum(it.sent for it in client.sessions()))
+        await until(lambda: sum(it.stream.sent for it in client.sessions()))
         machine.move()
         await transfer
         assert len(system.events("stream closed")) >= 1

@@ -124,10 +124,6 @@ class ClientSession(Session[ClientStream[ClientLeg]]):
         )
         self.tcp.carrier = self.stream
 
-    @property
-    def has_deadline(self) -> bool:
-        return super().has_deadline or self._step is not None
-
     # Opening and moving: the tunnel gives a leg whenever one is asked for.
 
     def begin(self, said: bytes) -> None:
@@ -302,7 +298,6 @@ class ClientSession(Session[ClientStream[ClientLeg]]):
             self._log.bind(stream="raw"),
             tcp=self.tcp,
             leg=leg,
-            local="application",
             over=self._load.sessions.discard,
             sent=sent,
             ended=ended,
@@ -341,8 +336,4 @@ class ClientSession(Session[ClientStream[ClientLeg]]):
             self._step.cancel()
             self._step = None
         if seconds is not None:
-            self._step = asyncio.get_running_loop().call_later(seconds, self._step_over, expired)
-
-    def _step_over(self, expired: Callable[[], object]) -> None:
-        self._step = None
-        expired()
+            self._step = asyncio.get_running_loop().call_later(seconds, expired)

@@ -32,7 +32,7 @@ class HostAgent(Agent[HostSettings]):
         missing = [
             tunnel.name
             for tunnel in self._tunnels
-            if not tunnel.pool.ready and not any(session.attached for session in tunnel.sessions())
+            if not tunnel.pool.ready and not any(session.stream.link is not None for session in tunnel.sessions())
         ]
         return f"no leg at the relay for: {', '.join(missing)}" if missing else ""
 

@@ -113,7 +113,7 @@ class HostTunnel:
     def _begin_raw(self, leg: HostLeg) -> None:
         context, tcp = self._context, TcpConnection(self._context.streams.memory)
         log = self.stream_log.by(leg.subject).bind(client=leg.peer, subject=leg.subject)
-        session = RawSession(context, self.name, log, tcp=tcp, leg=leg, local="target", over=self._raw_sessions.discard)
+        session = RawSession(context, self.name, log, tcp=tcp, leg=leg, over=self._raw_sessions.discard)
         self._raw_sessions.add(session)
         self.target.connect(tcp, Caller(leg.peer, leg.subject), log, session.opened, session.stream.refuse)
 

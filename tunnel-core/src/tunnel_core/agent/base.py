@@ -88,7 +88,9 @@ class Agent(Generic[S]):
                 on_failure=self._relay_failed,
                 on_success=self._relay_found,
             ),
-            metrics=AgentMetrics(registry, TunnelLabels(), memory, self.sessions),
+            metrics=AgentMetrics(
+                registry, TunnelLabels(), memory, lambda: ((it.tunnel, it.stream) for it in self.sessions())
+            ),
             fail=self.fail,
         )
         self._route = RouteWatch(lambda: self._peer, self._network_changed, times.route)

@@ -46,7 +46,7 @@ class RelayClock:
 
     def __init__(self, moved: Callable[[], None] = lambda: None) -> None:
         self._moved = moved
-        self._told = 0.0  # the difference that was told last
+        self._reported = 0.0  # the difference that `moved` was last called for
         self.ahead = 0.0  # seconds that this machine's clock is ahead
         self.known = False
 
@@ -57,8 +57,8 @@ class RelayClock:
         except (ValueError, OverflowError):
             return
         self.known = True
-        if abs(self.ahead - self._told) > LEEWAY:
-            self._told = self.ahead
+        if abs(self.ahead - self._reported) > LEEWAY:
+            self._reported = self.ahead
             self._moved()
 
     @property
@@ -67,7 +67,7 @@ class RelayClock:
         return abs(self.ahead) > LEEWAY
 
     def now(self) -> float:
-        """The relay's time, in seconds since the epoch; this machine's until the relay has told it."""
+        """The relay's time, in seconds since the epoch; this machine's until the relay has sent it."""
         return time.time() - self.ahead
 
     def __str__(self) -> str:

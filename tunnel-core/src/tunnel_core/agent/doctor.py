@@ -59,19 +59,19 @@ class _ProbeLeg(Leg):
 
     def __init__(self, monitor: LegMonitor) -> None:
         super().__init__(monitor, client=True, text_limit=MAX_MESSAGE)
-        self.told: asyncio.Future[Probed | None] = asyncio.get_running_loop().create_future()
+        self.answer: asyncio.Future[Probed | None] = asyncio.get_running_loop().create_future()
         self.end = ""  # why it ended
         self.echoed = 0
         self.changed = asyncio.Event()
 
     def on_text(self, payload: bytes) -> None:
         try:
-            told = to_doctor(payload)
+            answer = to_doctor(payload)
         except ProtocolViolation as exc:
             self.violated(exc.code, exc.reason)
             return
-        if isinstance(told, Probed) and not self.told.done():
-            self.told.set_result(told)
+        if isinstance(answer, Probed) and not self.answer.done():
+            self.answer.set_result(answer)
 
     def on_data(self, pieces: Sequence[memoryview | bytes], size: int) -> None:
         self.echoed += size
@@ -80,8 +80,8 @@ class _ProbeLeg(Leg):
     def on_end(self, code: int, reason: str) -> None:
         self.changed.set()
         self.end = reason or f"close code {code}"
-        if not self.told.done():
-            self.told.set_result(None)
+        if not self.answer.done():
+            self.answer.set_result(None)
 
 
 class Doctor:
@@ -204,7 +204,7 @@ class Doctor:
         return f"{self._proxy.scheme}://{self._door}, from the environment"
 
     async def _token(self) -> str:
-        """What can be told of it without asking: its end is a matter of the relay's clock."""
+        """What it says without asking: its end is a matter of the relay's clock."""
         if not self.settings.token:
             if self.settings.secret:
                 try:
@@ -216,13 +216,13 @@ class Doctor:
             grant = self._credentials.grant()
         except UsageError as exc:
             raise Failed(str(exc), "ask whoever runs the relay for a token: relay token …") from exc
-        told = f"{grant.subject}: {grant.role} of {', '.join(grant.tunnels)}"
+        summary = f"{grant.subject}: {grant.role} of {', '.join(grant.tunnels)}"
         if grant.leg_role != self.role:
-            raise Failed(told, f"this is a {self.role}-agent: ask for a token with --role {self.role}")
+            raise Failed(summary, f"this is a {self.role}-agent: ask for a token with --role {self.role}")
         for tunnel in self.tunnels:
             if not grant.is_for(tunnel):
-                raise Failed(told, f"ask for a token that has --tunnel {tunnel}")
-        return told
+                raise Failed(summary, f"ask for a token that has --tunnel {tunnel}")
+        return summary
 
     # A tunnel.
 
@@ -244,24 +244,24 @@ class Doctor:
             assert leg is not None, "only after the upgrade"
             try:
                 async with asyncio.timeout(PATIENCE):
-                    told = await leg.told
+                    answer = await leg.answer
             except TimeoutError:
-                told = None
-            if told is None:
+                answer = None
+            if answer is None:
                 raise Failed(
                     f"the relay does not tell who is there: {leg.end or 'no word from it'}",
                     "is it of the same version, and is nothing on the way that holds WebSocket frames back?",
                 )
-            if self.role == "client" and not told.hosts:
+            if self.role == "client" and not answer.hosts:
                 raise Failed("no host-agent waits at the relay", "start the host-agent, and run its doctor")
-            if told.instances > 1:
+            if answer.instances > 1:
                 raise Warned(
-                    f"{told.instances} host-agents offer this tunnel, and each gets a share of its streams",
+                    f"{answer.instances} host-agents offer this tunnel, and each gets a share of its streams",
                     "stop one of them, unless both lead to the same server",
                 )
             if self.role == "host":
-                return f"{told.hosts} legs of host-agents and {told.waiting} clients wait at the relay"
-            return f"{told.hosts} legs of host-agents wait at the relay"
+                return f"{answer.hosts} legs of host-agents and {answer.waiting} clients wait at the relay"
+            return f"{answer.hosts} legs of host-agents wait at the relay"
 
         self._say(f"tunnel {tunnel}")
         if await self.check("upgrade", upgrade) and leg is not None:
@@ -308,7 +308,7 @@ class Doctor:
 
     async def _clocks(self) -> str:
         if not self._clock.known:
-            return "not compared: the relay told no time"
+            return "not compared: the relay sent no time"
         if self._clock.differs:
             raise Failed(f"{self._clock}", "set this machine's clock (NTP): tokens are good only within their time")
         return f"{self._clock}" if abs(self._clock.ahead) > SLIGHT else "agrees with the relay's"
@@ -318,7 +318,7 @@ class Doctor:
         by = "by the relay's clock" if self._clock.known else "by this machine's clock"
         if left < 0:
             raise Failed(f"the token has been over for {show_duration(-left)}, {by}", "ask for a new one")
-        told = f"the token is good for {show_duration(left)}, {by}"
+        summary = f"the token is good for {show_duration(left)}, {by}"
         if left < SOON:
-            raise Warned(told, RENEW)
-        return told
+            raise Warned(summary, RENEW)
+        return summary

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 from ..errors import ProtocolViolation
 from ..net.leg import MOST_UNSENT, Leg, Monitor
 from ..protocol.control import MAX_MESSAGE, Decoder, Message, Unknown, encode
 from ..protocol.frames import CloseCode
 from ..protocol.local import HOLD_LINK
-from ..protocol.raw import RawStream
-from ..protocol.stream import Stream
+from ..protocol.raw import AnyStream
 
-AnyStream = Stream[Any] | RawStream[Any]
 M_contra = TypeVar("M_contra", contravariant=True)
 M = TypeVar("M")
 L_contra = TypeVar("L_contra", contravariant=True)

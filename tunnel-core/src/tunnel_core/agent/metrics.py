@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, Protocol
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from ..protocol.raw import AnyStream
 from ..protocol.replay import ReplayMemory
 from ..protocol.stream import Outcome
 from ..service.metrics import SECONDS, TunnelLabels
@@ -17,23 +18,10 @@ from ..service.metrics import SECONDS, TunnelLabels
 RESUMES: Final = ("resumed", "moved", "lost")  # what became of a stream that lost its leg
 
 
-class CountedStream(Protocol):
-    """A stream, as far as it is counted."""
-
-    @property
-    def tunnel(self) -> str: ...
-    @property
-    def sent(self) -> int: ...
-    @property
-    def received(self) -> int: ...
-    @property
-    def attached(self) -> bool: ...
-
-
 class _Streams:
     """Counts at scrape time what the streams count themselves, so that no byte costs a metric."""
 
-    def __init__(self, live: Callable[[], Iterable[CountedStream]], labels: TunnelLabels) -> None:
+    def __init__(self, live: Callable[[], Iterable[tuple[str, AnyStream]]], labels: TunnelLabels) -> None:
         self._live = live
         self._labels = labels
         self.sent: Tally[str] = Tally()  # by streams that are over
@@ -44,18 +32,18 @@ class _Streams:
         self.sent[tunnel] += 0
         self.received[tunnel] += 0
 
-    def over(self, stream: CountedStream) -> None:
-        tunnel = self._labels(stream.tunnel)
+    def over(self, tunnel: str, stream: AnyStream) -> None:
+        tunnel = self._labels(tunnel)
         self.sent[tunnel] += stream.sent
         self.received[tunnel] += stream.received
 
     def collect(self) -> Iterator[Metric]:
         sent, received = Tally(self.sent), Tally(self.received)
         streams, detached = Tally(dict.fromkeys(sent, 0)), Tally(dict.fromkeys(sent, 0))
-        for stream in self._live():
-            tunnel = self._labels(stream.tunnel)
+        for name, stream in self._live():
+            tunnel = self._labels(name)
             streams[tunnel] += 1
-            detached[tunnel] += not stream.attached
+            detached[tunnel] += stream.link is None
             sent[tunnel] += stream.sent
             received[tunnel] += stream.received
         yield _family(GaugeMetricFamily, "tunnel_agent_streams", "Streams now.", streams)
@@ -82,14 +70,14 @@ def _family(kind: type[GaugeMetricFamily], name: str, about: str, values: Tally[
 
 
 class AgentMetrics:
-    """Counts what an agent does. `live` gives its streams."""
+    """Counts what an agent does. `live` gives its streams, each with its tunnel."""
 
     def __init__(
         self,
         registry: CollectorRegistry,
         labels: TunnelLabels,
         memory: ReplayMemory,
-        live: Callable[[], Iterable[CountedStream]],
+        live: Callable[[], Iterable[tuple[str, AnyStream]]],
     ) -> None:
         self._labels = labels
         self._streams = _Streams(live, labels)
@@ -164,9 +152,9 @@ class AgentMetrics:
         self._opened(tunnel).inc()
         self.open_seconds.observe(seconds)
 
-    def ended(self, stream: CountedStream, outcome: Outcome) -> None:
-        self._streams.over(stream)
-        self._ended(stream.tunnel, outcome.value).inc()
+    def ended(self, tunnel: str, stream: AnyStream, outcome: Outcome) -> None:
+        self._streams.over(tunnel, stream)
+        self._ended(tunnel, outcome.value).inc()
 
     def resumed(self, tunnel: str, outcome: str, paused: float | None, replayed: int) -> None:
         self._resumes.labels(self._labels(tunnel), outcome).inc()

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from ..net.tcp import TcpConnection
-from ..protocol.raw import RawStream
+from ..protocol.raw import AnyStream, RawStream
 from ..protocol.stream import Outcome
 from ..service.logs import Throttle
 from .context import AgentContext
-from .leg import AgentLeg, AnyStream
+from .leg import AgentLeg
 from .settings import AgentSettings
 
 S = TypeVar("S", bound=AnyStream)
@@ -35,25 +35,6 @@ class Session(Generic[S]):
         self._begun = begun or time.monotonic()
         self._detached_since: float | None = None
         self._deadline: asyncio.TimerHandle | None = None  # of a stream that has no leg
-
-    # What metrics count.
-
-    @property
-    def sent(self) -> int:
-        return self.stream.sent
-
-    @property
-    def received(self) -> int:
-        return self.stream.received
-
-    @property
-    def attached(self) -> bool:
-        return self.stream.link is not None
-
-    @property
-    def has_deadline(self) -> bool:
-        """Whether a timer ends the stream unless a leg is found. Always so while it is not attached."""
-        return self._deadline is not None
 
     def stop(self, reason: str) -> None:
         """Reset the stream: this agent stops."""
@@ -96,7 +77,7 @@ class Session(Generic[S]):
     ) -> None:
         """The stream is over: count it, and say so. Only one that `was_paired` can be lost for good."""
         self._forget_deadline()
-        self._context.metrics.ended(self, outcome)
+        self._context.metrics.ended(self.tunnel, self.stream, outcome)
         if outcome is Outcome.LOST and was_paired:
             self._context.metrics.resumed(self.tunnel, "lost", None, 0)
         log = self._log.warning if warn else self._log.info
@@ -104,8 +85,8 @@ class Session(Generic[S]):
             "stream closed",
             outcome=outcome.value,
             reason=reason,
-            sent=self.sent,
-            received=self.received,
+            sent=self.stream.sent,
+            received=self.stream.received,
             seconds=round(time.monotonic() - self._begun, 3),
             **fields,
         )
@@ -114,9 +95,7 @@ class Session(Generic[S]):
 class RawSession(Session[RawStream[AgentLeg[Any]]]):
     """A stream whose other end is a raw peer, at either agent: joins `tcp` to `leg`, and ends with it.
 
-     `local` names what is at the other end of `tcp`; `over` is called at the end.
-
-    `sent` bytes of `tcp` are on the leg already, and its end, if it has `ended`.
+    `over` is called at the end. `sent` bytes of `tcp` are on the leg already, and its end, if it has `ended`.
     """
 
     def __init__(
@@ -127,14 +106,12 @@ class RawSession(Session[RawStream[AgentLeg[Any]]]):
         *,
         tcp: TcpConnection,
         leg: AgentLeg[Any],
-        local: str,
         over: Callable[[RawSession], None],
         sent: int = 0,
         ended: bool = False,
         begun: float | None = None,
     ) -> None:
         super().__init__(context, tunnel, log, begun)
-        self._local = local
         self._over = over
         self.stream = RawStream(tcp, leg, self._closed, sent=sent, eof=ended)
         tcp.carrier = self.stream
@@ -152,7 +129,7 @@ class RawSession(Session[RawStream[AgentLeg[Any]]]):
     def leg_gone(self, leg: AgentLeg[Any]) -> None:
         leg.detach()
         self.stream.link_lost()
-        self._detached(f"the raw peer is gone, and the {self._local} did not end")
+        self._detached("the raw peer is gone, and the local connection did not end")
 
     def _closed(self, outcome: Outcome, reason: str) -> None:
         if self.stream.link is not None:

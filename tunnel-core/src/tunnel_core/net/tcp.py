@@ -51,29 +51,26 @@ class TcpConnection(asyncio.BufferedProtocol):
         `failed` gets the OSError: TimeoutError after `patience` seconds.
         """
         self._connected = connected
-        self._dial = asyncio.get_running_loop().create_task(self._dial_now(address, patience, failed))
+        self._dial = asyncio.get_running_loop().create_task(self._connect(address, patience, failed))
 
-    async def _dial_now(self, address: Address, patience: float, failed: Callable[[OSError], None]) -> None:
+    async def _connect(self, address: Address, patience: float, failed: Callable[[OSError], None]) -> None:
+        loop = asyncio.get_running_loop()
         try:
-            await self._connect(address, patience)
+            if not address.is_unix and is_ip(address.host):
+                # For a single IP address the loop's own connect is a third faster.
+                async with asyncio.timeout(patience):
+                    await loop.create_connection(lambda: self, *address)
+                return
+            sock = await connect(address, patience)
+            try:
+                await loop.create_connection(lambda: self, sock=sock)
+            except BaseException:
+                sock.close()
+                raise
         except OSError as exc:
             failed(exc)
         finally:
             self._dial = None
-
-    async def _connect(self, address: Address, patience: float) -> None:
-        loop = asyncio.get_running_loop()
-        if not address.is_unix and is_ip(address.host):
-            # For a single IP address the loop's own connect is a third faster.
-            async with asyncio.timeout(patience):
-                await loop.create_connection(lambda: self, *address)
-            return
-        sock = await connect(address, patience)
-        try:
-            await loop.create_connection(lambda: self, sock=sock)
-        except BaseException:
-            sock.close()
-            raise
 
     @property
     def peer(self) -> str:

@@ -8,12 +8,12 @@ its local socket as towards its leg, so an agent carries either alike.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from .control import Message
 from .frames import CloseCode
 from .local import Local, Payload
-from .stream import Outcome
+from .stream import Outcome, Stream
 
 READ: Final = 256 * 1024  # more than any one read of a local socket brings
 HIGH_WATER: Final = 256 * 1024  # bytes for the local socket at which the leg is paused
@@ -132,3 +132,6 @@ class RawStream(Generic[L]):
         if self.link is not None:
             self.link.close(CloseCode.NORMAL if outcome is Outcome.FINISHED else CloseCode.RESET, reason)
         self._closed(outcome, reason)
+
+
+AnyStream = Stream[Any] | RawStream[Any]
