@@ -529,6 +529,8 @@ def test_the_docker_run_lines(images: None, tmp_path: Path) -> None:
         for service, name in (("host-agent", names["--name mc-tunnel"]), ("client-agent", names["--name client"])):
             said = docker("exec", name, service, "doctor")
             assert "FAIL" not in said, said
+        said = docker("exec", friend, "tcp-ws-tunnel", "doctor")
+        assert "FAIL" not in said, said
         connection = Connection()
         assert connection.ask() == "echoed"
         began = time.monotonic()

@@ -71,13 +71,19 @@ class ClientAgent(Agent[ClientSettings]):
 
     def hint(self, listener: Listener) -> str:
         """How to use the tunnel that `listener` leads to."""
-        host, port = listener.address
-        here = Address("127.0.0.1" if host in ALL_ADDRESSES else host, port)
+        here = self.here(listener)
         world = self._worlds.get(listener.tunnel)
         if world is None:
             return f"point your application at {here}"
-        listed = " (it is also in the list of LAN worlds)" if world.address else ""
-        return f"add the server {here} in Minecraft{listed}"
+        return f"add the server {here} in Minecraft" + (
+            " (it is also in the list of LAN worlds)" if world.address else ""
+        )
+
+    @staticmethod
+    def here(listener: Listener) -> Address:
+        """Where an application on this machine finds it."""
+        host, port = listener.address
+        return Address("127.0.0.1" if host in ALL_ADDRESSES else host, port)
 
     def _world(self, tunnel: str, name: str) -> LanWorld:
         host, port = next(listener for listener in self._listeners if listener.tunnel == tunnel).address

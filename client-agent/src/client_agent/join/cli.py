@@ -59,7 +59,7 @@ def join(arguments: Sequence[str], environ: MutableMapping[str, str], given: Tex
     made.check()
     if not out.isatty() or {"log_level", "log_format"} & set(vars(flags)):
         logs.configure("client-agent", level=made.log_level, style=made.log_format)
-        return run.serve(lambda: Joined(made, [], None))
+        return run.serve(lambda: Joined(made, invite.app, [], None))
     from .status import StatusLine
 
     def failed(error: TunnelError) -> None:
@@ -68,7 +68,7 @@ def join(arguments: Sequence[str], environ: MutableMapping[str, str], given: Tex
     logs.configure("client-agent", level="error", style=made.log_format)
     status = StatusLine(out, made.relay)
     said = [*filter(None, remarks), "Ctrl-C ends it."]
-    return run.serve(lambda: Joined(made, said, status), failed)
+    return run.serve(lambda: Joined(made, invite.app, said, status), failed)
 
 
 def leave(arguments: Sequence[str], out: TextIO) -> int:

@@ -7,7 +7,9 @@ from typing import Final
 from tunnel_core.errors import AccessDenied, TunnelError
 from tunnel_core.net import ports
 from tunnel_core.net.ports import ListenFailed
+from tunnel_core.protocol.invite import MINECRAFT
 
+from ..listener import Listener
 from ..service import ClientAgent
 from ..settings import ClientSettings
 from .status import StatusLine
@@ -33,8 +35,9 @@ def free_port(address: str, wanted: int) -> int:
 class Joined(ClientAgent):
     """With a `status` line it says there what is to be said, and not in the log. `remarks` follow on `connected`."""
 
-    def __init__(self, settings: ClientSettings, remarks: list[str], status: StatusLine | None) -> None:
+    def __init__(self, settings: ClientSettings, app: str, remarks: list[str], status: StatusLine | None) -> None:
         super().__init__(settings)
+        self._app = app
         self._remarks = remarks
         self._status = status
 
@@ -45,6 +48,11 @@ class Joined(ClientAgent):
         (listener,) = self._listeners
         for line in (f"connected: {self.hint(listener)}", *self._remarks):
             self._status.say(line)
+
+    def hint(self, listener: Listener) -> str:
+        if self._app == MINECRAFT and not self.context.settings.announce:  # in a container
+            return f"add the server {self.here(listener)} in Minecraft"
+        return super().hint(listener)
 
     def fail(self, error: TunnelError) -> None:
         super().fail(AccessDenied(error.reason, ASK) if isinstance(error, AccessDenied) else error)
