@@ -1,1 +1,1 @@
-"""The relay: pairs client legs with host legs on the internet, and carries bytes between them."""
+"""The relay: pairs client legs with host legs, and pumps bytes between them."""

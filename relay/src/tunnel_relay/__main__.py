@@ -7,7 +7,7 @@ import sys
 
 
 def run() -> None:
-    """The entry point. A health check imports nothing that it does not need."""
+    """The entry point. A health check imports only what it needs."""
     if sys.argv[1:2] == ["health"]:
         from tunnel_core.service import health
 

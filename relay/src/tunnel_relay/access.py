@@ -1,4 +1,4 @@
-"""Who may come in: tokens and revocation. It answers before the upgrade."""
+"""Access control by tokens and revocation, before the upgrade."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tunnel_core.service.signing import signing_secrets
 from .revoked import Revoked
 from .settings import RelaySettings
 
-ANYBODY: Final = "anybody"  # the subject of all where no tokens are asked for
+ANYBODY: Final = "anybody"  # everybody's subject with --auth none
 
 
 class Denied(Exception):
-    """The request is not let in: `response` says so, `label` counts it."""
+    """The request is refused with `response`, and counted under `label`."""
 
     def __init__(self, status: HTTPStatus, reason: str, label: str, retry_after: int | None = None) -> None:
         super().__init__(reason)
@@ -34,7 +34,7 @@ class Denied(Exception):
 
 
 class Access:
-    """Judges requests by their token. `clock` gives the seconds since the epoch."""
+    """Checks the tokens of requests. `clock` returns seconds since the epoch."""
 
     def __init__(self, settings: RelaySettings, log: Logger, clock: Callable[[], float] = time.time) -> None:
         self._open = settings.auth == "none"
@@ -43,7 +43,7 @@ class Access:
         self._revoked = Revoked(settings.revoked, log)
 
     def judge(self, request: Request, role: Role, tunnel: str, address: str) -> Grant | None:
-        """What the request's token grants; None where no tokens are asked for. Raises Denied."""
+        """The grant of the request's token, or None with --auth none. Raises Denied."""
         if self._open:
             return None
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -58,17 +58,17 @@ class Access:
         if grant.id in self._revoked:
             raise Denied(HTTPStatus.FORBIDDEN, "the token was revoked: ask for a new one", "revoked")
         if grant.leg_role != role or not grant.is_for(tunnel) or not grant.admits_address(address):
-            # One answer for all three: it tells nothing about tunnels that are not the asker's.
+            # One answer for all three, which reveals nothing about other tunnels.
             raise Denied(HTTPStatus.FORBIDDEN, "the token does not allow this", "not-allowed")
         return grant
 
     def expired(self, grant: Grant | None) -> bool:
-        """Whether no new stream may begin by `grant` any more."""
+        """Whether `grant` no longer allows new streams."""
         return grant is not None and grant.expires + LEEWAY < self._clock()
 
     def revoked(self, grant: Grant | None) -> bool:
         return grant is not None and grant.id in self._revoked
 
     def reread(self) -> bool:
-        """Read the file of revoked ids if it has changed. Whether it had."""
+        """Reread the file of revoked ids if it changed. Returns whether it did."""
         return self._revoked.reread()

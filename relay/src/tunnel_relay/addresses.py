@@ -1,4 +1,4 @@
-"""Whose address counts: what trusted proxies say of the client. Pure."""
+"""Client addresses, as reported by trusted proxies. Pure."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tunnel_core.protocol.addresses import address_key, parse_ip
 
 MAX_ELEMENT: Final = 500  # characters of one element of `Forwarded`: a real one has 100
 
-# name="value" or name=value. Without quotes a value ought to be a token, but some proxies leave them
-# out around an address with a port.
+# name="value" or name=value. An unquoted value should be a token, but some proxies do not quote
+# addresses with a port.
 _PAIR: Final = r'([!#$%&*+.^_`|~0-9A-Za-z-]+)=(?:([^\s",;\\]+)|"((?:[^"\\]|\\.)*)")'
 _FIND_PAIRS: Final = re.compile(_PAIR)
 _ELEMENT: Final = re.compile(rf"\s*(?:{_PAIR}\s*)?(?:;\s*(?:{_PAIR}\s*)?)*")
 
 
 class ClientAddress:
-    """Finds the client's address. `trusted` are the networks whose word is believed, `header` is where they give it."""
+    """Finds the client's address. `trusted` are the networks of trusted proxies, `header` is the one they set."""
 
     def __init__(self, trusted: Sequence[str], header: str) -> None:
         self._trusted = tuple(map(ipaddress.ip_network, trusted))
@@ -27,20 +27,20 @@ class ClientAddress:
         self._hops = _forwarded if self._header == "forwarded" else _listed
 
     def of(self, peer: str, headers: Mapping[str, str]) -> str:
-        """The address that a request comes from: the peer's, or what a trusted proxy says of it."""
+        """The client address of a request: the peer's, or the one reported by a trusted proxy."""
         if not self.trusts(peer):
             return peer
-        # Each proxy appends whom it heard from: the last that is not one of ours is who it is.
+        # Each proxy appends its peer: the last address that is not a trusted proxy is the client.
         for hop in self._hops(headers.get(self._header, "")):
             address = _without_port(hop)
             if address is None:
-                return peer  # what is no address is nobody's
+                return peer  # not an address
             if not self.trusts(address):
                 return address
         return peer
 
     def trusts(self, address: str) -> bool:
-        """Whether `address` is a proxy's whose word is believed."""
+        """Whether `address` belongs to a trusted proxy."""
         if not self._trusted:
             return False
         try:
@@ -50,25 +50,25 @@ class ClientAddress:
         return any(parsed in network for network in self._trusted)
 
     def counted(self, peer: str) -> str | None:
-        """What connections from `peer` are counted under; None for a trusted proxy, as anybody may be behind it."""
+        """The key for counting connections from `peer`; None for a trusted proxy, which serves many clients."""
         return None if self.trusts(peer) else address_key(peer)
 
 
 def _listed(value: str) -> Iterator[str]:
-    """The members of a comma-separated list, the last first."""
+    """The elements of a comma-separated list, last first."""
     return filter(None, (hop.strip() for hop in reversed(value.split(","))))
 
 
 def _forwarded(value: str) -> Iterator[str]:
-    """What each element of a `Forwarded` header (RFC 7239) gives as `for`, the last first; "" if it gives nothing.
+    """The `for` of each element of a `Forwarded` header (RFC 7239), last first; "" for an element without one.
 
-    It is read from its end, so that a quote which a client left open hides nothing that a proxy appended.
+    It is parsed from the end, so that an open quote from a client cannot hide what a proxy appended.
     """
     element = ""
     for part in reversed(value.split(",")):
         element = f"{part},{element}" if element else part
         if len(element) > MAX_ELEMENT:
-            yield ""  # nobody means that: it is not worth the time
+            yield ""  # garbage: do not spend time on it
             return
         if not element.strip():
             element = ""
@@ -81,7 +81,7 @@ def _forwarded(value: str) -> Iterator[str]:
 
 
 def _without_port(text: str) -> str | None:
-    """The IP address in `text`, to which some proxies add a port; None if there is none."""
+    """The IP address in `text`, which may include a port; None if there is none."""
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:

@@ -26,12 +26,12 @@ _T = TypeVar("_T")
 
 RENEWAL: Final = """\
 To renew it, make another the same way before then. An agent
-that has it in a file (--token-file) takes the new one from there, without a restart."""
+that has it in a file (--token-file) picks up the new one without a restart."""
 
 DESCRIPTION: Final = """\
 Pairs client-agents with host-agents and carries bytes between them.
 
-Without a command it serves. Put TLS in front of it (a platform or a proxy does that),
+Without a command it serves. Put TLS in front of it (a platform or a proxy),
 and publish only --port: the admin port is for the operator."""
 
 EPILOG: Final = """\
@@ -49,13 +49,13 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     parser.add_argument("--version", action="version", version=f"relay {__version__}")
     settings.add_flags(parser, RelaySettings, "RELAY")
     commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
-    fresh = commands.add_parser("secret", help="print a fresh secret, or keep one in a file")
+    fresh = commands.add_parser("secret", help="print a new secret, or write it to a file")
     fresh.formatter_class = settings.Formatter
     fresh.add_argument(
-        "--output", type=Path, metavar="FILE", help="write it there for you alone to read, unless the file exists"
+        "--output", type=Path, metavar="FILE", help="write it to FILE, readable only by you, unless FILE exists"
     )
     _add_token_flags(commands.add_parser("token", help="print a token, made with the relay's secret"))
-    # Answered before it comes here, without all the imports: service.health.
+    # Handled earlier, without all these imports: service.health.
     commands.add_parser("health", help="ask a running relay's admin port whether it is ready: exit code 0 or 1")
     flags = parser.parse_args(arguments)
     if flags.command == "secret":
@@ -68,13 +68,13 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         print(_show(flags.show) if flags.show else _token(loaded, flags), flush=True)
         if not flags.show and sys.stderr is not None and sys.stderr.isatty():
             lasts = settings.show_duration(settings.seconds(0, math.inf)(flags.expires))
-            print(f"This token is good for {lasts}. {RENEWAL}", file=sys.stderr)
+            print(f"This token is valid for {lasts}. {RENEWAL}", file=sys.stderr)
         return 0
     loaded.check()
     logs.configure("relay", level=loaded.log_level, style=loaded.log_format)
 
     def make() -> run.Service:
-        from .service import Relay  # after the arguments: wrong ones are answered at once
+        from .service import Relay  # late, so that usage errors are reported at once
 
         return Relay(loaded)
 
@@ -92,33 +92,31 @@ def _secret(output: Path | None) -> None:
         with tempfile.NamedTemporaryFile("w", dir=output.parent, prefix=f".{output.name}.") as draft:  # mode 0600
             draft.write(fresh + "\n")
             draft.flush()
-            os.link(draft.name, output)  # whole or not at all, and never over another
-        print(f"a fresh secret is in {output}")
+            os.link(draft.name, output)  # atomic, and never overwrites
+        print(f"wrote a new secret to {output}")
     except FileExistsError:
-        print(f"{output} is there already, and stays as it is")
+        print(f"{output} already exists: left unchanged")
     except OSError as exc:
         raise UsageError(f"--output: cannot write {output}: {exc.strerror or exc}") from exc
 
 
 def _add_token_flags(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = settings.Formatter
-    parser.add_argument(
-        "--show", metavar="TOKEN", help="print what a token says, and its id; - reads it from the input"
-    )
+    parser.add_argument("--show", metavar="TOKEN", help="print a token's claims and id; - reads it from standard input")
     parser.add_argument(
         "--role",
         metavar="ROLE",
-        help="host: may offer the tunnel; client: may use it; gateway: may use it for visitors, and say who they are",
+        help="host: may offer the tunnel; client: may use it; gateway: may use it for visitors, and name them",
     )
     parser.add_argument(
         "--tunnel",
         action="append",
         metavar="NAME",
-        help=f"repeats; '*' in a gateway's: all (default: {DEFAULT_TUNNEL})",
+        help=f"repeats; '*' for a gateway: all tunnels (default: {DEFAULT_TUNNEL})",
     )
     parser.add_argument("--expires", default="7d", metavar="TIME", help="from now, such as 12h or 30d (default: 7d)")
-    parser.add_argument("--subject", metavar="NAME", help="whose it is, for the logs (default: the role)")
-    parser.add_argument("--streams", metavar="N", help="streams it may have at once (default: what the relay allows)")
+    parser.add_argument("--subject", metavar="NAME", help="its holder, for the logs (default: the role)")
+    parser.add_argument("--streams", metavar="N", help="most streams at once (default: the relay's limit)")
     parser.add_argument(
         "--network", action="append", metavar="CIDR", help="where its legs may come from; repeats (default: anywhere)"
     )

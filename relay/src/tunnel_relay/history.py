@@ -1,6 +1,6 @@
-"""Whether what a client leg brought was passed on to a host: of the legs of now, and of those of a while ago. Pure.
+"""Remembers whether the bytes of current and recent client legs were passed on to a host. Pure.
 
-A client whose leg dies before it hears `paired` cannot know that. It asks by the `replaces` of its next `open`.
+A client whose leg dies before `paired` cannot know. It asks with `replaces` in its next `open`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from tunnel_core.protocol.remembered import Remembered
 
 
 class ClientLeg(Protocol):
-    """A v1 client leg, as far as it is known here."""
+    """A v1 client leg, as the history sees it."""
 
     @property
     def id(self) -> str: ...
@@ -35,7 +35,7 @@ L = TypeVar("L", bound=ClientLeg)
 
 
 class History(Generic[L]):
-    """Knows the legs of now, and for `seconds` those that have ended: at most `most`, of each subject its share."""
+    """Knows all open legs, and for `seconds` up to `most` ended ones, shared fairly between subjects."""
 
     def __init__(self, seconds: float, most: int) -> None:
         self._open: dict[str, L] = {}
@@ -49,9 +49,9 @@ class History(Generic[L]):
             self._ended.put(leg.id, leg.subject, _Ended(leg.subject, leg.tunnel, leg.host), now)
 
     def passed_on_to(self, ids: Iterable[str], asker: L, now: float) -> str | None:
-        """The instance to which something of these legs was passed on; empty if that is not known; None: to none.
+        """The instance that received bytes of these legs; "" if unknown; None if nothing was passed on.
 
-        Of legs of another subject or tunnel than the asker's nothing is known.
+        Legs of other subjects and tunnels than the asker's count as unknown.
         """
         answer = None
         for leg_id in ids:
@@ -63,5 +63,5 @@ class History(Generic[L]):
         return answer
 
     def still_open(self, ids: Iterable[str]) -> Iterator[L]:
-        """Those of these legs that have not ended."""
+        """The legs among `ids` that are still open."""
         return (self._open[leg_id] for leg_id in ids if leg_id in self._open)

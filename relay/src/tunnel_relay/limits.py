@@ -1,8 +1,8 @@
-"""How much anybody may have of the relay: legs, streams, tries. Pure counting; the time is given.
+"""The relay's limits: legs, streams, tries, memory. Pure counting; the caller passes the time.
 
-A limit that is reached is answered with a status that says when to come again, and counted
+Hitting a limit is answered with a status that says when to retry, and counted
 under its name in `relay_refusals_total`. Each default is far above what an honest user
-needs and far below what hurts (docs/security.md has the table).
+needs and far below what hurts (table in docs/security.md).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from tunnel_core.protocol.tries import Tries
 from .access import Denied
 from .settings import RelaySettings
 
-RETRY_AFTER: Final = 5  # seconds: what is full may have room again soon
-SPARE_RESUMES: Final = 8  # legs that died without a word count until that is noticed, and a token may have few streams
-SHARES: Final = 4  # nobody gets more than this part of the memory for what waits: 250 streams' early data, by default
+RETRY_AFTER: Final = 5  # seconds: there may be room again soon
+SPARE_RESUMES: Final = 8  # silently dead legs count until noticed, and a token may have few streams
+SHARES: Final = 4  # one owner gets at most a quarter of the waiting memory: early data of 250 streams, by default
 
 
 class Limits:
-    """Counts legs by token, by address and in all. What may not come in is refused by raising Denied."""
+    """Counts legs by token, by address and in total. Raises Denied for a leg beyond a limit."""
 
     def __init__(self, settings: RelaySettings, retry_after: int = RETRY_AFTER) -> None:
         self._settings = settings
@@ -32,20 +32,20 @@ class Limits:
         self._legs = 0
         self._by_token: Counter[str] = Counter()
         self._by_address: Counter[str] = Counter()
-        self._streams: Counter[str] = Counter()  # client legs that carry, or wait to, by token
-        self._held = 0  # bytes that wait with legs for their pairing
+        self._streams: Counter[str] = Counter()  # client legs that carry a stream or wait to, by token
+        self._held = 0  # bytes held for legs that wait to be paired
         self._held_by: Counter[str] = Counter()
         self._failed = Tries(settings.max_failed_logins, settings.failed_login_refill)
 
     def login_failed(self, address: str, now: float) -> int:
-        """Count a bad token from this address. The seconds it is to wait, if there were too many; else 0.
+        """Count a bad token from this address. Returns the seconds to wait if there were too many, else 0.
 
-        A good token is never kept out.
+        Valid tokens are never refused for this.
         """
         return self._failed.take(address_key(address), now)
 
     def check_leg(self, address: str, grant: Grant | None) -> None:
-        """Raise Denied if one more leg is one too many."""
+        """Raise Denied if another leg would exceed a limit."""
         settings = self._settings
         if self._legs >= settings.max_legs:
             raise Denied(HTTPStatus.SERVICE_UNAVAILABLE, "the relay is full", "legs", self._retry_after)
@@ -59,11 +59,11 @@ class Limits:
             )
 
     def may_open(self, grant: Grant | None) -> bool:
-        """Whether this token may have one stream more."""
+        """Whether this token may have another stream."""
         return grant is None or self._streams[grant.id] < self._streams_of(grant)
 
     def may_resume(self, grant: Grant | None) -> bool:
-        """Whether this token may have one more leg that resumes. A stream that moves has two legs for a while."""
+        """Whether this token may have another resuming leg. A moving stream briefly has two legs."""
         return grant is None or self._streams[grant.id] < 2 * self._streams_of(grant) + SPARE_RESUMES
 
     def _streams_of(self, grant: Grant) -> int:
@@ -78,7 +78,7 @@ class Limits:
             _take(self._streams, grant.id)
 
     def hold(self, owner: str, size: int) -> bool:
-        """Count `size` bytes that wait with a leg of `owner`: False, and not counted, if that is too much."""
+        """Count `size` bytes held for a leg of `owner`. Returns False, without counting, if that is too much."""
         most = self._settings.max_waiting_memory
         if self._held + size > most or self._held_by[owner] + size > most // SHARES:
             return False
@@ -87,7 +87,7 @@ class Limits:
         return True
 
     def let_go(self, owner: str, size: int) -> None:
-        """`size` bytes that were counted by `hold` wait no longer."""
+        """Discount `size` bytes that `hold` counted."""
         if size:
             self._held -= size
             _take(self._held_by, owner, size)
@@ -99,23 +99,23 @@ class Limits:
             self._by_token[grant.id] += 1
 
     def host_paired(self, address: str, grant: Grant | None) -> None:
-        """A host leg was paired: it counts no longer, but in all. Its client's leg does.
+        """A host leg was paired: from now on it counts only in total. The client's leg counts instead.
 
-        Else the clients of a tunnel could together, or one alone, use up what its host may have.
+        Otherwise clients could exhaust the limits of their host.
         """
         _take(self._by_address, address_key(address))
         if grant is not None:
             _take(self._by_token, grant.id)
 
     def remove_leg(self, address: str, grant: Grant | None, *, paired_host: bool = False) -> None:
-        """A leg has gone; `paired_host` if `host_paired` was told of it."""
+        """A leg is gone; `paired_host` if `host_paired` was called for it."""
         self._legs -= 1
         if not paired_host:
             self.host_paired(address, grant)
 
 
 def owner(grant: Grant | None, address: str) -> str:
-    """Whose the legs are that came with this token, or, where no tokens are asked for, from this address."""
+    """The key that a leg counts under: its token's id, or its address with --auth none."""
     return grant.id if grant is not None else address_key(address)
 
 

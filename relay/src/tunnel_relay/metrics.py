@@ -13,8 +13,7 @@ from tunnel_core.service.metrics import SECONDS, TunnelLabels
 
 from .offers import Offers
 
-# Reasons that alerts watch. From 0, and not from the first time: a counter that appears as 1 has
-# not risen, to an alert.
+# Reasons that alerts watch. Export 0 at start, or `increase()` misses the first event.
 WATCHED: Final = (
     *("no-token", "bad-token", "revoked", "not-allowed", "failed-logins"),
     *("legs", "legs-per-address", "legs-per-token", "streams-per-token", "handshakes", "waiting-memory"),
@@ -23,7 +22,7 @@ WATCHED: Final = (
 
 
 class CountedLeg(Protocol):
-    """A leg, as far as it is counted."""
+    """A leg, as the metrics see it."""
 
     role: Role
     tunnel: str
@@ -37,7 +36,7 @@ class CountedLeg(Protocol):
 
 
 class Counted(Protocol):
-    """What is there to be counted at a scrape."""
+    """What is counted at each scrape."""
 
     offers: Offers
 
@@ -48,7 +47,7 @@ class Counted(Protocol):
 
 
 class _Now:
-    """Counts at scrape time what the legs count themselves, so that no byte costs a metric."""
+    """Sums up the legs' own counts at scrape time, so that carrying bytes updates no metric."""
 
     def __init__(self, counted: Counted, labels: TunnelLabels, gone: Tally[tuple[str, str]]) -> None:
         self._counted = counted
@@ -63,7 +62,7 @@ class _Now:
             stream_bytes[tunnel, leg.role] += leg.stream_bytes
             state = "paired" if leg.paired else "closing" if not leg.open else "waiting"
             legs[tunnel, leg.role, "v1" if leg.v1 else "raw", state] += 1
-        now = GaugeMetricFamily("relay_legs", "Legs now.", labels=("tunnel", "role", "mode", "state"))
+        now = GaugeMetricFamily("relay_legs", "Current legs.", labels=("tunnel", "role", "mode", "state"))
         for labels, count in legs.items():
             now.add_metric(labels, count)
         yield now
@@ -73,26 +72,28 @@ class _Now:
         for key, count in stream_bytes.items():
             octets.add_metric(key, count)
         yield octets
-        # A tunnel whose hosts have gone has 0 of them; one that never had any is not known.
+        # A tunnel whose hosts are gone shows 0; one that never had any is not shown.
         hosts = Tally({tunnel: 0 for tunnel, role in stream_bytes if role == "host"})
         offers = self._counted.offers
         for tunnel in offers:
             hosts[self._labels(tunnel)] += offers.hosts(tunnel)
-        agents = GaugeMetricFamily("relay_hosts", "Host-agents that offer the tunnel now.", labels=("tunnel",))
+        agents = GaugeMetricFamily("relay_hosts", "Host-agents that currently offer the tunnel.", labels=("tunnel",))
         for tunnel, count in hosts.items():
             agents.add_metric((tunnel,), count)
         yield agents
-        yield GaugeMetricFamily("relay_waiting_clients", "Clients that wait for a host now.", self._counted.waiting)
+        yield GaugeMetricFamily(
+            "relay_waiting_clients", "Clients that currently wait for a host.", self._counted.waiting
+        )
 
 
 class RelayMetrics:
-    """Counts what the relay does."""
+    """The relay's counters."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
         self._labels = TunnelLabels()
-        self._gone: Tally[tuple[str, str]] = Tally()  # bytes of streams, by legs that are gone
-        self._legs_total = Counter("relay_legs_opened", "Legs that came in.", ("role", "mode"), registry=registry)
+        self._gone: Tally[tuple[str, str]] = Tally()  # stream bytes of legs that are gone
+        self._legs_total = Counter("relay_legs_opened", "Legs opened.", ("role", "mode"), registry=registry)
         self._paired = Counter(
             "relay_pairings", "Pairings of a client leg with a host leg.", ("tunnel",), registry=registry
         )
@@ -102,15 +103,15 @@ class RelayMetrics:
             buckets=SECONDS,
             registry=registry,
         )
-        self._refused = Counter("relay_refusals", "Requests and clients turned away.", ("reason",), registry=registry)
+        self._refused = Counter("relay_refusals", "Requests and clients refused.", ("reason",), registry=registry)
         for reason in WATCHED:
             self._refused.labels(reason)
         self._pages = Counter(
-            "relay_pages", "Answers to browsers and package installers.", ("page", "status"), registry=registry
+            "relay_pages", "Responses to browsers and package installers.", ("page", "status"), registry=registry
         )
 
     def watch(self, counted: Counted) -> None:
-        """Count at each scrape what is there then."""
+        """Export the current state of `counted` at each scrape."""
         self._registry.register(_Now(counted, self._labels, self._gone))
 
     def leg_came(self, leg: CountedLeg) -> None:

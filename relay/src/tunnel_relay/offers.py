@@ -7,19 +7,19 @@ from collections.abc import Iterator
 
 
 class Offers:
-    """Counts the host-agents of each tunnel, by instance, for as long as they have a leg. Raw legs count as one."""
+    """Counts the host-agents of each tunnel that have a leg, by instance. All raw legs count as one."""
 
     def __init__(self) -> None:
         self._legs: dict[str, Counter[str]] = {}  # tunnel → instance → its legs
 
     def add(self, tunnel: str, instance: str) -> bool:
-        """A host leg came in. Whether its host-agent had none before."""
+        """Count a host leg. Returns whether it is its host-agent's first."""
         legs = self._legs.setdefault(tunnel, Counter())
         legs[instance] += 1
         return legs[instance] == 1
 
     def remove(self, tunnel: str, instance: str) -> bool:
-        """A host leg has ended. Whether its host-agent has none any more."""
+        """Discount a host leg. Returns whether it was its host-agent's last."""
         legs = self._legs[tunnel]
         legs[instance] -= 1
         if legs[instance]:
@@ -30,7 +30,7 @@ class Offers:
         return True
 
     def hosts(self, tunnel: str) -> int:
-        """How many host-agents offer `tunnel`."""
+        """The number of host-agents that offer `tunnel`."""
         return len(self._legs.get(tunnel, ()))
 
     def __iter__(self) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What a doctor connects to: it tells who is there, and sends back what it gets."""
+"""The leg that a doctor connects to. It reports who is there, and echoes what it receives."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LIFETIME: Final = 30.0  # seconds: a doctor is done in five
 
 
 class ProbeLeg(Leg):
-    """One probe: counted as a leg, never paired, bounded in bytes and time. It is in `probes` while it is open."""
+    """One probe: counted as a leg, never paired, limited in bytes and time. Member of `probes` while open."""
 
     must_read = True
 

@@ -1,8 +1,8 @@
-"""Who waits for whom: warm host legs and waiting clients, by tunnel. Pure; it pairs nothing itself.
+"""Warm host legs and waiting clients, by tunnel. Pure: it chooses, and others do the pairing.
 
-Among several host-agents of a tunnel the choice goes round, so that they share its streams;
-within one, the newest leg is taken, being the surest to be alive. A leg that has been silent
-for longer than its pings allow is passed over.
+Host-agents of a tunnel take turns, so that they share its streams. Within one, the newest leg
+is chosen, since it is most likely alive. Legs that have been silent for longer than their pings
+allow are skipped.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class _Tunnel(Generic[L]):
     __slots__ = ("clients", "hosts")
 
     def __init__(self) -> None:
-        self.hosts: OrderedDict[str, list[L]] = OrderedDict()  # by instance, next to be chosen first
-        # By the instance that they need, "" for any; each with its number in the order of coming, oldest first.
+        self.hosts: OrderedDict[str, list[L]] = OrderedDict()  # by instance; the next to choose comes first
+        # By the instance that they need ("" for any), each with its arrival number; oldest first.
         self.clients: dict[str, OrderedDict[L, int]] = {}
 
     def __bool__(self) -> bool:
@@ -28,39 +28,39 @@ class _Tunnel(Generic[L]):
 
 
 class Registry(Generic[L]):
-    """`doubtful` says of a host leg whether it is better not chosen now.
+    """`doubtful` says whether a host leg should not be chosen now.
 
-    To pair a leg costs the same however many clients wait.
+    The cost of a pairing does not depend on how many clients wait.
     """
 
     def __init__(self, doubtful: Callable[[L], bool]) -> None:
         self._doubtful = doubtful
         self._tunnels: dict[str, _Tunnel[L]] = {}
-        self._needs: dict[L, str] = {}  # of each client that waits: the instance that it needs, or ""
+        self._needs: dict[L, str] = {}  # waiting client → the instance that it needs, or ""
         self._came = itertools.count()
 
     @property
     def waiting(self) -> int:
-        """Clients that wait, in all tunnels."""
+        """Waiting clients in all tunnels."""
         return len(self._needs)
 
     def waiting_for(self, tunnel: str, instance: str) -> int:
-        """Clients of `tunnel` that a leg of `instance` would serve."""
+        """Waiting clients of `tunnel` that a leg of `instance` could serve."""
         known = self._tunnels.get(tunnel)
         return sum(len(known.clients.get(needed, ())) for needed in {"", instance}) if known is not None else 0
 
     def waiting_in(self, tunnel: str) -> int:
-        """Clients of `tunnel` that wait."""
+        """Waiting clients of `tunnel`."""
         known = self._tunnels.get(tunnel)
         return sum(map(len, known.clients.values())) if known is not None else 0
 
     def host_legs(self, tunnel: str) -> int:
-        """Host legs of `tunnel` that wait."""
+        """Warm host legs of `tunnel`."""
         known = self._tunnels.get(tunnel)
         return sum(map(len, known.hosts.values())) if known is not None else 0
 
     def add_host(self, leg: L, tunnel: str, instance: str) -> L | None:
-        """A host leg arrived: the client to pair it with, or None: it waits."""
+        """Add a host leg. Returns the client to pair it with, or None if it must wait."""
         known = self._tunnels.setdefault(tunnel, _Tunnel())
         first = [next(iter(queue.items())) for needed in {"", instance} if (queue := known.clients.get(needed))]
         if first:
@@ -72,7 +72,7 @@ class Registry(Generic[L]):
         return None
 
     def add_client(self, leg: L, tunnel: str, instance: str = "") -> L | None:
-        """A client wants to be paired, with a leg of `instance` if one is named: the host leg, or None: it waits."""
+        """Add a client that needs a leg of `instance`, or of any. Returns the host leg, or None if it must wait."""
         known = self._tunnels.setdefault(tunnel, _Tunnel())
         for candidate in (instance,) if instance else tuple(known.hosts):
             host = self._newest(known, candidate)
@@ -86,7 +86,7 @@ class Registry(Generic[L]):
         return None
 
     def remove(self, leg: L, tunnel: str, instance: str) -> None:
-        """A leg that may be waiting has gone."""
+        """Remove a leg, whether it waits or not."""
         known = self._tunnels.get(tunnel)
         if known is None:
             return

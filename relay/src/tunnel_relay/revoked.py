@@ -1,4 +1,4 @@
-"""The file of revoked tokens. A mistake in it revokes too much or changes nothing; it never lets a token back in."""
+"""The file of revoked tokens. A mistake in it revokes too much or changes nothing, but never lets a token back in."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from tunnel_core.service.logs import Logger
 
 MAX_SIZE: Final = 2 << 20  # bytes: 60,000 ids, which take 0.1 s to read
 MAX_ID: Final = 64  # characters of an id, as tokens.Grant has it
-MAX_WARNINGS: Final = 5  # lines of the file that are warned about one by one
+MAX_WARNINGS: Final = 5  # bad lines that get a warning each
 
-# What is put around an id by those who copy it from JSON, a shell or a header.
+# What surrounds an id that was copied from JSON, a shell or a header.
 _WRAPPING: Final = " \t\"'`,;[]"
-# The ids of `relay token`, and UUIDs, which other issuers use.
+# The ids of `relay token`, and the UUIDs of other issuers.
 _USUAL_ID: Final = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def parse(content: bytes) -> tuple[frozenset[str], list[int]]:
-    """The ids in `content`, and the numbers (from 1) of the lines that hold something else.
+    """The ids in `content`, and the numbers (from 1) of doubtful lines.
 
-    A line has ids or whole tokens, separated by white space or commas; `#` begins a comment.
-    Whatever could be an id is taken as one, even where it does not look like it.
-    Raises ValueError if `content` is not UTF-8 text, or UTF-16 with a byte order mark.
+    A line has ids or whole tokens, separated by white space or commas; `#` starts a comment.
+    Every word counts as an id, even on doubtful lines.
+    Raises ValueError if `content` is neither UTF-8 nor UTF-16 with a byte order mark.
     """
     try:
         text = content.decode("utf-16" if content.startswith(_UTF_16) else "utf-8-sig")
@@ -41,7 +41,7 @@ def parse(content: bytes) -> tuple[frozenset[str], list[int]]:
     ids: set[str] = set()
     doubtful = []
     for number, line in enumerate(text.splitlines(), 1):
-        if is_id(line):  # nearly all lines, and the rest takes three times as long
+        if is_id(line):  # nearly all lines; the slow path takes three times as long
             ids.add(line)
             continue
         usual = True
@@ -58,7 +58,7 @@ def parse(content: bytes) -> tuple[frozenset[str], list[int]]:
 
 
 def _id_of(word: str) -> str:
-    """The id of the token that `word` is; or `word` itself, as it may be an id."""
+    """The id of the token `word`, or `word` itself if it is not a token."""
     if word.count(".") == 2 and len(word) > MAX_ID:
         with contextlib.suppress(AccessDenied):
             return tokens.read(word).id
@@ -66,7 +66,7 @@ def _id_of(word: str) -> str:
 
 
 class Revoked:
-    """The ids in the file at `path`; none if `path` is empty. Raises UsageError if it cannot be read at the start."""
+    """The ids in the file at `path`; none if `path` is empty. Raises UsageError if it cannot be read."""
 
     def __init__(self, path: str, log: Logger) -> None:
         self._path = path
@@ -84,7 +84,7 @@ class Revoked:
         return token_id in self._ids
 
     def reread(self) -> bool:
-        """Read the file if it has changed. Whether it had. If it cannot be read, the ids of before stay revoked."""
+        """Reread the file if it changed. Returns whether it did. On errors the old ids stay revoked."""
         if not self._path:
             return False
         try:
@@ -110,7 +110,7 @@ class Revoked:
         self._ids, doubtful = parse(content)
         self._stamp = stamp
         for number in doubtful[:MAX_WARNINGS]:
-            # The line itself stays out of the log: it may be half a token.
+            # Do not log the line: it may be part of a token.
             self._log.warning("neither a token's id nor a token", path=self._path, line=number)
         if len(doubtful) > MAX_WARNINGS:
             self._log.warning("neither ids nor tokens", path=self._path, more_lines=len(doubtful) - MAX_WARNINGS)

@@ -20,49 +20,56 @@ class RelaySettings(LogSettings):
     admin_host: str = setting("127.0.0.1", "address of the admin port", parse=parse_local_host, metavar="ADDRESS")
     admin_port: int = setting(9090, "port of /healthz, /readyz and /metrics", parse=parse_port)
     secret: Secret = setting(
-        Secret(), "what signs tokens; several, separated by spaces, during a change: the first signs", parse=secret
+        Secret(), "signs tokens; to rotate, give several separated by spaces: the first one signs", parse=secret
     )
     auth: str = setting(
         "token", "token, or none: anybody may offer and use any tunnel", parse=choice("token", "none"), metavar="MODE"
     )
     revoked: str = setting(
-        "", "file of revoked tokens, by id or whole, one a line; read again when it changes", parse=text, metavar="FILE"
+        "", "file of revoked tokens or ids, one per line; reread when it changes", parse=text, metavar="FILE"
     )
     wait: float = setting(
         10.0, "how long a client waits for its host", parse=seconds(0, 60), metavar="TIME", shown="10s"
     )
     drain: float = setting(
-        25.0, "how long legs may take to move elsewhere on SIGTERM", parse=seconds(0, 3600), metavar="TIME", shown="25s"
+        25.0,
+        "on SIGTERM, how long legs may take to move to another relay",
+        parse=seconds(0, 3600),
+        metavar="TIME",
+        shown="25s",
     )
     drain_alone: float = setting(
         1.5,
-        "how long a drain waits for the first stream to move: if none does, there is no other relay",
+        "how long a drain waits for the first stream to move; if none does, there is no other relay",
         parse=seconds(0, 3600),
         metavar="TIME",
         shown="1.5s",
     )
     max_legs: int = setting(
         0,
-        "legs in all; 0: as many as there are descriptors for, 20000 at the most",
+        "most legs in total; 0: as many as descriptors allow, at most 20000",
         parse=count(0, 1_000_000),
         metavar="N",
     )
-    max_legs_per_token: int = setting(500, "legs with one token", parse=count(1, 1_000_000), metavar="N")
+    max_legs_per_token: int = setting(500, "most legs with one token", parse=count(1, 1_000_000), metavar="N")
     max_streams_per_token: int = setting(
-        250, "streams at once with one token, if that does not say itself", parse=count(1, 1_000_000), metavar="N"
+        250,
+        "most streams at once with one token, unless the token sets its own limit",
+        parse=count(1, 1_000_000),
+        metavar="N",
     )
     max_legs_per_address: int = setting(
-        1000, "legs from one address (of IPv6: one /64)", parse=count(1, 1_000_000), metavar="N"
+        1000, "most legs from one address (IPv6: one /64)", parse=count(1, 1_000_000), metavar="N"
     )
     max_handshakes: int = setting(
         512,
-        "connections that may be open without a request; one more closes the oldest",
+        "most open connections without a request; one more closes the oldest",
         parse=count(1, 100_000),
         metavar="N",
     )
     max_handshakes_per_address: int = setting(
         128,
-        "the same from one address (of IPv6: one /64); trusted proxies are exempt",
+        "the same from one address (IPv6: one /64); trusted proxies are exempt",
         parse=count(1, 100_000),
         metavar="N",
     )
@@ -70,42 +77,42 @@ class RelaySettings(LogSettings):
         10.0, "how long a handshake may take", parse=seconds(0.1, 60), metavar="TIME", shown="10s"
     )
     max_header: int = setting(
-        16384, "bytes of request line and headers", parse=size(1024, 1 << 20), metavar="SIZE", shown="16KiB"
+        16384, "largest request line and headers", parse=size(1024, 1 << 20), metavar="SIZE", shown="16KiB"
     )
     max_message: int = setting(
-        MAX_MESSAGE, "bytes of a control message", parse=size(512, MAX_MESSAGE), metavar="SIZE", shown="4KiB"
+        MAX_MESSAGE, "largest control message", parse=size(512, MAX_MESSAGE), metavar="SIZE", shown="4KiB"
     )
     max_message_rate: int = setting(
         1000,
-        "control messages and pings a second on one leg, besides those that its bytes explain",
+        "most control messages and pings a second on one leg, plus one for each 16 KiB that it carries",
         parse=count(10, 1_000_000),
         metavar="N",
     )
     max_failed_logins: int = setting(
         20,
-        "bad tokens that an address may present before it has to wait; good ones are always let in",
+        "bad tokens that an address may present before it must wait; valid ones are always accepted",
         parse=count(1, 1_000_000),
         metavar="N",
     )
     failed_login_refill: float = setting(
-        6.0, "time until it may present another bad one", parse=seconds(0.01, 3600), metavar="TIME", shown="6s"
+        6.0, "time until it may present another", parse=seconds(0.01, 3600), metavar="TIME", shown="6s"
     )
     trusted_proxy: tuple[str, ...] = setting(
         (),
-        "network of proxies whose word on the client's address is believed; repeats",
+        "network of proxies that are trusted to report the client's address; repeats",
         parse=parse_network,
         repeat=True,
         metavar="CIDR",
     )
     client_address_header: str = setting(
         "X-Forwarded-For",
-        "header in which they give it; Forwarded is read as RFC 7239 says",
+        "header that they set; Forwarded is parsed by RFC 7239",
         parse=text,
         metavar="NAME",
     )
     max_waiting_memory: int = setting(
         64 << 20,
-        "bytes kept for clients that wait for hosts, in all; for one token a quarter of it",
+        "most bytes held for clients that wait for a host; one token may use a quarter",
         parse=size(256 * 1024, 1 << 40),
         metavar="SIZE",
         shown="64MiB",
@@ -113,30 +120,30 @@ class RelaySettings(LogSettings):
 
     join_page: bool = setting(
         True,
-        "serve the page for friends with an invite, and the program itself, at /join",
+        "serve the page for friends with an invite, and the program's package, at /join",
         parse=flag,
         metavar="on|off",
         shown="on",
     )
     join_wheel: str = setting(
         "",
-        "wheel of this version to give to them (default: the one of the image, or of 'make wheel')",
+        "wheel of this version to serve (default: the image's, or the one from 'make wheel')",
         parse=text,
         metavar="FILE",
     )
-    max_pages: int = setting(64, "pages on their way at once", parse=count(1, 100_000), metavar="N")
+    max_pages: int = setting(64, "most pages being sent at once", parse=count(1, 100_000), metavar="N")
     max_pages_per_address: int = setting(
         200,
-        "pages that an address may ask for at once; installing takes 20",
+        "pages that an address may request at once; installing takes 20",
         parse=count(1, 1_000_000),
         metavar="N",
     )
     page_refill: float = setting(
-        0.5, "time until it may ask for one more", parse=seconds(0.001, 3600), metavar="TIME", shown="0.5s"
+        0.5, "time until it may request another", parse=seconds(0.001, 3600), metavar="TIME", shown="0.5s"
     )
 
     def check(self) -> None:
-        """Raise UsageError if it is not said who may come in."""
+        """Raise UsageError if access control is not configured."""
         if self.auth == "none":
             return
         if not self.secret:

@@ -50,5 +50,5 @@ def test_a_token_comes_with_a_hint_for_people(
     assert main(["token", "--role", "client", "--expires", "12h"], {"RELAY_SECRET": "x" * 32}) == 0
     said = capsys.readouterr()
     assert tokens.verify(said.out.strip(), [b"x" * 32], time.time()).role == "client"
-    assert said.err.startswith("This token is good for 12 h. To renew it, make another the same way") == terminal
+    assert said.err.startswith("This token is valid for 12 h. To renew it, make another the same way") == terminal
     assert bool(said.err) == terminal

@@ -1,1 +1,1 @@
-"""What a browser or a package installer finds at the relay's public port."""
+"""The relay's public pages, for browsers and package installers."""

@@ -1,4 +1,4 @@
-"""A package index with one package: the project's own wheel (PEP 503, and PEP 691 for those who ask for JSON). Pure."""
+"""A package index with one package, the project's own wheel (PEP 503, and PEP 691 for JSON). Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .wheel import PROJECT, Wheel
 
 _JSON: Final = "application/vnd.pypi.simple.v1+json"
 _HTML: Final = "application/vnd.pypi.simple.v1+html"
-# Whoever keeps a copy asks whether it is still right: the next version of the relay has another.
+# Caches must revalidate: the next version of the relay serves another wheel.
 _REVALIDATED: Final = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
 
 
@@ -25,7 +25,7 @@ class PackageIndex:
         self._digest = wheel.sha256
 
     def answer(self, request: Request, path: str) -> Response:
-        """The answer to a request for `path`, of the index itself. 404 for all but the project's page and wheel."""
+        """The response for `path`, relative to the index. 404 for anything but the project's page and wheel."""
         if path == "":
             return self._page(request, self._projects())
         if path == f"{PROJECT}/":

@@ -1,4 +1,4 @@
-"""Web pages of one file each, which ask nobody for anything more."""
+"""Self-contained web pages of one file each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SLOT: Final = re.compile(r"\{\{(\w+)\}\}")
 class Page:
     """A page of this package, with slots such as `{{version}}` in its text.
 
-    Its scripts and styles are known to its Content-Security-Policy by their hashes, so they have no slots.
+    The Content-Security-Policy allows its scripts and styles by hash, so they cannot have slots.
     """
 
     def __init__(self, name: str) -> None:
@@ -47,6 +47,6 @@ class Page:
         }
 
     def fill(self, slots: Mapping[str, str]) -> Response:
-        """The page with its slots filled, each as text. Kept by nobody."""
+        """The page with its slots filled and escaped. Never cached."""
         text = _SLOT.sub(lambda slot: html.escape(slots[slot[1]]), self._text)
         return Response(HTTPStatus.OK, text, self._headers, "text/html; charset=utf-8")

@@ -1,4 +1,4 @@
-"""Who answers a request: pages by their paths, and legs for all else."""
+"""Dispatches requests: pages by path, legs for everything else."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from tunnel_core.net.http import Handler, Request, Response, Upgrade
 
 
 class Routes:
-    """A table from path to handler. A path that ends in `*` stands for all that begin like it; the longest counts.
+    """A table from path to handler. A path that ends in `*` matches by prefix; the longest match wins.
 
-    Requests to upgrade, and those of paths that are not in the table, are for `legs`.
+    Upgrades, and paths that are not in the table, go to `legs`.
     """
 
     def __init__(self, table: Mapping[str, Handler], legs: Handler) -> None:

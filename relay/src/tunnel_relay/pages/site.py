@@ -1,4 +1,4 @@
-"""The pages of the public port, and how much of them anybody may have."""
+"""The pages of the public port, and their limits."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from .index import PackageIndex
 from .page import Page
 from .wheel import FILE_NAME, Wheel
 
-PATIENCE: Final = 60.0  # seconds that a peer has to take a page: the wheel at 3 KB/s
+PATIENCE: Final = 60.0  # seconds for a peer to read a page: the wheel at 3 KB/s
 INDEX: Final = "/join/simple/"
 _HOST: Final = re.compile(r"([a-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\])(:[0-9]{1,5})?", re.IGNORECASE)
 
 
 class Site:
-    """Makes the pages. At most `at_once` are on their way, and each address may ask as `tries` has it."""
+    """Serves the pages: at most `at_once` at a time, and within `tries` for each address."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Site:
         self._index = PackageIndex(wheel) if wheel is not None else None
 
     def routes(self, *, join: bool) -> dict[str, Handler]:
-        """The table of the pages; without those about joining if not `join`."""
+        """The routing table; without the join pages if not `join`."""
         table = {"/": self._limited("root", lambda _: self._root.fill({}))}
         if join:
             table["/join"] = table["/join/"] = self._limited("join", self._join_page)
@@ -85,7 +85,7 @@ class Site:
         return answer
 
     def _check(self, address: str) -> None:
-        """Raise Denied if one more page is one too many."""
+        """Raise Denied if another page would exceed a limit."""
         if self._under_way >= self._at_once:
             raise Denied(HTTPStatus.SERVICE_UNAVAILABLE, "too many pages at once", "pages", RETRY_AFTER)
         wait = self._tries.take(address_key(address), time.monotonic())
@@ -97,7 +97,7 @@ class Site:
 
 
 def _base(request: Request) -> str:
-    """The address that the relay was reached at, for texts. A browser knows better: the page's script asks it."""
+    """The relay's address from the request, for display. The page's script uses the browser's own address instead."""
     host = request.headers.get("host", "")
     if not _HOST.fullmatch(host):
         return "https://relay.example.com"

@@ -1,4 +1,4 @@
-"""The project's own wheel, which the relay hands out."""
+"""The project's own wheel, which the relay serves."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_WHEEL: Final = 4 << 20  # bytes: kept in memory; it has 150,000
 
 @dataclass(frozen=True)
 class Wheel:
-    """One wheel file, whole."""
+    """A wheel file in memory."""
 
     name: str
     content: bytes
@@ -34,9 +34,9 @@ class Wheel:
 
 
 def find(given: str) -> Wheel | None:
-    """The wheel in the file `given`, or where there is none given, the installed one; None if there is none.
+    """The wheel in the file `given`, or the installed one if `given` is empty; None if there is none.
 
-    Raises UsageError for a file that is no wheel of this very version: friends would get another program.
+    Raises UsageError for a file that is not a wheel of this version: friends would get another program.
     """
     path = Path(given) if given else FOLDER / FILE_NAME
     if not given and not path.is_file():

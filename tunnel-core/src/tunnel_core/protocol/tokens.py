@@ -162,7 +162,7 @@ def issue(
     try:
         verify(token, [secret], expires)
     except AccessDenied as exc:
-        raise UsageError("this is more than a token can hold") from exc
+        raise UsageError("the token would be too long") from exc
     return token
 
 
