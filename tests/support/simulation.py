@@ -12,7 +12,20 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tunnel_core.protocol.control import Message, Open, Paired, Refused, Resume, Unknown, encode, to_client, to_host
+import msgspec
+from tunnel_core.protocol.control import (
+    Accepted,
+    Ack,
+    Message,
+    Open,
+    Paired,
+    Refused,
+    Resume,
+    Unknown,
+    encode,
+    to_client,
+    to_host,
+)
 from tunnel_core.protocol.endpoints import new_id
 from tunnel_core.protocol.local import Carrier, Payload
 from tunnel_core.protocol.replay import ReplayMemory
@@ -153,6 +166,9 @@ class Simulation:
         self.now = 0.0
         self.client_app, self.host_app = App("client"), App("host")
         self.client_memory, self.host_memory = ReplayMemory(memory, BLOCK), ReplayMemory(memory, BLOCK)
+        self.neighbours = [memory.share("neighbour") for memory in (self.client_memory, self.host_memory)]
+        self.older = ""  # the end that does not know of windows that change
+        self.windows: set[int] = set()  # that were said in acks, to an older end
         self.outcomes: dict[str, tuple[Outcome, str]] = {}
         self.clock: set[Stream[Any]] = set()
         self.window = window
@@ -228,7 +244,7 @@ class Simulation:
         if not isinstance(item, bytes):
             decoded = to_client(encode(item))
             assert not isinstance(decoded, Unknown)
-            item = decoded
+            item = self._as_known(decoded)
         if leg is self.candidate:
             if isinstance(item, Paired):
                 return
@@ -263,6 +279,21 @@ class Simulation:
             self.client.link_lost()
             if not self.client.instance and not self.client.lost_unpaired(leg.id, passed_nothing=False):
                 self.client.expire("lost before paired")
+
+    def _as_known(self, message: Message) -> Message:
+        """The message without what an older end does not say, or does not know."""
+        if self.older and isinstance(message, Open | Accepted):
+            return msgspec.structs.replace(message, most=0)
+        if self.older and isinstance(message, Ack) and (message.window or message.use):
+            self.windows |= {message.window, message.use}
+        return message
+
+    # The memory.
+
+    def squeeze(self, end: int, full: bool) -> None:
+        """All memory of the client (0) or the host (1) is taken by somebody else, or free again."""
+        share = self.neighbours[end]
+        share.take((self.client_memory.limit if full else 0) - share.used)
 
     # The relay.
 
@@ -311,8 +342,9 @@ class Simulation:
             if leg.stream is not None:
                 leg.stream.link_data((item,), len(item))
             return
-        message = to_host(encode(item))
-        assert not isinstance(message, Unknown)
+        decoded = to_host(encode(item))
+        assert not isinstance(decoded, Unknown)
+        message = self._as_known(decoded)
         match message:
             case Open() if self.hosts.knows(message.stream):
                 link.send_message(Refused(message.stream, "this stream is known already"))
@@ -428,6 +460,7 @@ class Simulation:
         """The stream reads what the application wrote, as far as it may."""
         if app.holds or app.eof_taken or app.aborted:
             return
+        assert stream.credit > 0, "it is read although it has no credit"
         block = (self.client_memory if app is self.client_app else self.host_memory).block
         size = min(stream.credit, len(app.written) - app.taken, len(block))
         if size > 0:
@@ -517,9 +550,9 @@ class Simulation:
 # What is run in it.
 
 
-def begun(seals: Seals | None = None) -> Simulation:
+def begun(seals: Seals | None = None, *, window: int = WINDOW) -> Simulation:
     """A simulation whose client has sent, and heard nothing yet."""
-    simulation = Simulation(seals=seals)
+    simulation = Simulation(seals=seals, window=window)
     simulation.client_app.says(50)
     simulation.takes(simulation.client_app, simulation.client_end)
     simulation.dial()
@@ -573,7 +606,7 @@ def run_with_cuts(
     return simulation, count
 
 
-def torn(simulation: Simulation, choices: list[int], *, restarts: bool = False) -> bool:
+def torn(simulation: Simulation, choices: list[int], *, restarts: bool = False, squeezed: bool = False) -> bool:
     """Cuts, moves, resets, FINs, stalls and ticks as they are chosen. Whether an application broke off."""
     broke = False
     for choice in choices:
@@ -590,6 +623,8 @@ def torn(simulation: Simulation, choices: list[int], *, restarts: bool = False) 
             mine.append(simulation.move)
         if restarts and choice % 7 == 0:
             mine.append(simulation.relay_restarts)
+        if squeezed and choice % 3 == 0:
+            mine.append(lambda: simulation.squeeze(choice // 3 % 2, choice // 6 % 2 == 0))
         if choice % 97 == 0 and simulation.host is not None:
             stream = (simulation.client, simulation.host)[choice % 2]
             mine.append(lambda stream=stream: stream.local_broken("broken"))  # type: ignore[misc]
@@ -605,5 +640,7 @@ def torn(simulation: Simulation, choices: list[int], *, restarts: bool = False) 
     simulation.settle()
     if simulation.host is not None and simulation.outcomes.get("host") is None:
         simulation.host.expire("no resume")
+    for end in range(2):
+        simulation.squeeze(end, full=False)
     nothing_is_kept(simulation)
     return broke

@@ -119,8 +119,10 @@ class ClientSession(Session[ClientStream[ClientLeg]]):
         self._source = source
         self._asleep = asleep
         self.tcp = tcp or TcpConnection(context.streams.memory, self._start)
+        # A visitor's address at a gateway; else all local applications count together.
+        self._owner = source.rpartition(":")[0] or tunnel.name
         self.stream = ClientStream(
-            self.tcp, context=context.streams, owner=tunnel.name, closed=self._closed, source=source
+            self.tcp, context=context.streams, owner=self._owner, closed=self._closed, source=source
         )
         self.tcp.carrier = self.stream
 
@@ -136,6 +138,9 @@ class ClientSession(Session[ClientStream[ClientLeg]]):
         self._log = self._log.bind(client=self._source or self.tcp.peer)
         if self._load.is_full:
             self.stream.expire(f"no descriptors for over {self._load.most} streams: raise the limit (ulimit -n)")
+            return
+        if not self._context.streams.memory.admits(self._owner):
+            self.stream.expire("no memory for more streams: allow more with --replay-memory")
             return
         self._ask_for_first_leg()
 

@@ -125,6 +125,9 @@ class HostTunnel:
         if self._streams.knows(message.stream):
             leg.send_message(Refused(message.stream, "this stream is known already"))
             return
+        if not self._context.streams.memory.admits(leg.subject):
+            leg.send_message(Refused(message.stream, "the host-agent has no memory for more streams of this token"))
+            return
         session = HostSession(self._context, self, leg, message)
         self._sessions[session.stream] = session
         self._streams.add(session.stream)

@@ -26,7 +26,18 @@ from support.simulation import (
 )
 from tunnel_core.errors import InvalidTransition
 from tunnel_core.protocol import resume
-from tunnel_core.protocol.control import MAX_REPLACED, MIN_WINDOW, Ack, Fin, Gone, Open, Reset, Resume, Resumed
+from tunnel_core.protocol.control import (
+    EARLY_DATA,
+    MAX_REPLACED,
+    MIN_WINDOW,
+    Ack,
+    Fin,
+    Gone,
+    Open,
+    Reset,
+    Resume,
+    Resumed,
+)
 from tunnel_core.protocol.endpoints import new_id
 from tunnel_core.protocol.identity import resume_proof, resumed_proof
 from tunnel_core.protocol.local import HOLD_MEMORY, HOLD_WINDOW
@@ -37,9 +48,9 @@ from tunnel_core.protocol.stream import ALWAYS, TRANSITIONS, Outcome, Phase, Tri
 FINISHED = {"client": (Outcome.FINISHED, ""), "host": (Outcome.FINISHED, "")}
 
 
-def opened(*, memory: int = 1 << 30) -> Simulation:
+def opened(*, memory: int = 1 << 30, window: int = WINDOW) -> Simulation:
     """A simulation whose stream is live at both ends."""
-    simulation = Simulation(memory=memory)
+    simulation = Simulation(memory=memory, window=window)
     simulation.dial()
     simulation.settle()
     assert simulation.client.phase is simulation.host.phase is Phase.LIVE  # type: ignore[union-attr]
@@ -172,6 +183,88 @@ def test_more_than_the_window_is_a_violation() -> None:
     assert simulation.outcomes["host"][0] is Outcome.VIOLATION
 
 
+def test_a_window_grows_with_what_is_read_and_shrinks_when_idle() -> None:
+    """Up to what both ends will hold, whichever way the bytes go; and nothing is paid for what nobody uses."""
+    simulation = opened(window=8 * WINDOW)
+    assert simulation.host is not None
+    for app, reader, writer in (
+        (simulation.client_app, simulation.host, simulation.client),
+        (simulation.host_app, simulation.client, simulation.host),
+    ):
+        most = 0
+        app.says(2_000_000)
+        for count in range(3000):
+            steps = [step for step in simulation.steps() if step != simulation.tick]
+            if steps:  # in no time
+                steps[count % len(steps)]()
+                simulation.check()
+                most = max(most, reader.inbound.size)
+        assert most == 8 * WINDOW
+        simulation.settle()
+        assert reader.inbound.size == writer.limit == EARLY_DATA
+        nothing_is_promised = simulation.client_memory.used + simulation.host_memory.used
+        assert nothing_is_promised == 0
+    finish(simulation)
+    assert all_finished(simulation)
+
+
+def test_a_window_stays_small_for_a_reader_that_stops() -> None:
+    """However long, and however much it might have: what waits for it is taken from its share."""
+    simulation = opened(window=8 * WINDOW)
+    assert simulation.host is not None
+    simulation.client_app.says(1_000_000)
+    for _ in range(200):
+        simulation.takes(simulation.client_app, simulation.client)
+        while simulation.legs[0].to_relay:
+            simulation.relay_gets(simulation.legs[0])
+            simulation.host_gets(simulation.legs[0])
+        simulation.tick()
+    assert simulation.host_app.pending == EARLY_DATA
+    assert simulation.host.share.used == EARLY_DATA
+    finish(simulation)
+    assert simulation.host_app.read == simulation.client_app.written
+
+
+def test_a_sender_without_memory_is_acknowledged_in_time() -> None:
+    """It gives its window back, so that a quarter of what it has left falls due; with memory again it grows."""
+    simulation = opened(window=8 * WINDOW)
+    assert simulation.host is not None
+    for end in range(2):
+        simulation.squeeze(end, full=True)
+    simulation.client_app.says(1_000_000)
+    acked = 0
+    while simulation.client_app.taken < 500_000:
+        for step in simulation.steps():
+            if step != simulation.tick:
+                step()
+        acked += 1
+        assert acked < 500, "it waits for the clock"
+    assert simulation.client.replay.end - simulation.client.replay.start <= ALWAYS + BLOCK
+    assert simulation.host.inbound.size <= EARLY_DATA
+    for end in range(2):
+        simulation.squeeze(end, full=False)
+    finish(simulation)
+    assert simulation.host_app.read == simulation.client_app.written
+    nothing_is_kept(simulation)
+
+
+@pytest.mark.parametrize("older", ["client", "host"])
+def test_a_peer_that_does_not_adapt_has_one_window_for_ever(older: str) -> None:
+    """What it says it has, as long as there is room for it; and it is neither asked nor told of another."""
+    simulation = Simulation(window=8 * WINDOW)
+    simulation.older = older
+    simulation.dial()
+    simulation.settle()
+    assert simulation.host is not None
+    simulation.client_app.says(2_000_000)
+    simulation.host_app.says(2_000_000)
+    finish(simulation)
+    assert {stream.limit for stream in (simulation.client, simulation.host)} == {8 * WINDOW}
+    assert simulation.windows == set()
+    assert all_finished(simulation)
+    nothing_is_kept(simulation)
+
+
 def test_messages_of_other_streams_are_ignored() -> None:
     """They name their stream."""
     simulation = opened()
@@ -255,6 +348,17 @@ def test_whatever_happens_what_comes_out_is_a_prefix_of_what_went_in(choices: li
     else:
         assert simulation.connections <= 1
         assert "client" in simulation.outcomes
+
+
+@given(choices=st.lists(st.integers(0, 10**6), max_size=300), window=st.sampled_from((WINDOW, 4 * WINDOW)))
+def test_windows_grow_and_shrink_through_anything(choices: list[int], window: int) -> None:
+    """Memory comes and goes at both ends, legs are cut: no end sends more than the other has promised to keep."""
+    simulation = begun(window=window)
+    broke = torn(simulation, choices, squeezed=True)
+    assert Outcome.VIOLATION not in [outcome for outcome, _ in simulation.outcomes.values()]
+    if not broke and all_finished(simulation):
+        assert simulation.host_app.read == simulation.client_app.written
+        assert simulation.client_app.read == simulation.host_app.written
 
 
 @given(choices=st.lists(st.integers(0, 10**6), max_size=200))

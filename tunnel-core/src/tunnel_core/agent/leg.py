@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Generic, Protocol, Self, TypeVar
 
 from ..errors import ProtocolViolation
-from ..net.leg import MOST_UNSENT, Leg, Monitor
+from ..net.leg import HIGH_WATER, MOST_UNSENT, Leg, Monitor
+from ..protocol.budget import Share
 from ..protocol.control import MAX_MESSAGE, Decoder, Message, Unknown, encode
 from ..protocol.frames import CloseCode
 from ..protocol.local import HOLD_LINK
@@ -51,6 +52,7 @@ class AgentLeg(Leg, Generic[M]):
         self.stream: AnyStream | None = None
         self.paired = False
         self.leaving = False  # `goaway` came: nothing new goes on it
+        self._charged: Share | None = None  # for what the leg holds, while it is congested
 
     @property
     def idle(self) -> bool:
@@ -73,6 +75,7 @@ class AgentLeg(Leg, Generic[M]):
         """Carry nothing."""
         if self.stream is not None:
             self.stream.local.release(HOLD_LINK)
+        self._charge(None)
         self.session = self.stream = None
 
     def send_message(self, message: Message, *, linger: bool = False) -> None:
@@ -111,3 +114,12 @@ class AgentLeg(Leg, Generic[M]):
                 self.stream.local.release(HOLD_LINK)
             else:
                 self.stream.local.hold(HOLD_LINK)
+        self._charge(self.stream.share if self.stream is not None and not writable else None)
+
+    def _charge(self, share: Share | None) -> None:
+        """Have what waits in this leg paid for by `share`."""
+        if self._charged is not None:
+            self._charged.take(-HIGH_WATER)
+        self._charged = share
+        if share is not None:
+            share.take(HIGH_WATER)

@@ -123,9 +123,13 @@ class AgentMetrics:
             "Control messages of a type that this version does not know: the other end is newer.",
             registry=registry,
         )
-        used = Gauge("tunnel_agent_replay_memory_bytes", "Memory kept for a resume.", registry=registry)
+        used = Gauge(
+            "tunnel_agent_replay_memory_bytes",
+            "Memory taken by streams: kept for a resume, or promised to what the other end sends.",
+            registry=registry,
+        )
         used.set_function(lambda: memory.used)
-        limit = Gauge("tunnel_agent_replay_memory_limit_bytes", "The most that may be kept.", registry=registry)
+        limit = Gauge("tunnel_agent_replay_memory_limit_bytes", "The most that they may take.", registry=registry)
         limit.set(memory.limit)
         starved = Gauge(
             "tunnel_agent_starved_streams",

@@ -78,7 +78,7 @@ class AgentSettings(LogSettings):
     )
     replay_memory: int = setting(
         256 << 20,
-        "bytes that all streams together keep for a resume",
+        "bytes for all streams together: what may have to be sent again, and what waits for slow readers",
         parse=size(MIN_WINDOW, 1 << 40),
         metavar="SIZE",
         shown=show_size(256 << 20),

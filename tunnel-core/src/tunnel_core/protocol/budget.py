@@ -3,7 +3,7 @@
 Theory of operation. Two things of a stream take memory: what it sent and may have to send again,
 and what it let the other end send, which may have to wait for a slow local reader. Both are taken
 from one budget. Each stream belongs to an account: whose token it came with, at a host; which tunnel
-it leads to, at a client.
+it leads to, at a client; which address it came from, at a gateway.
 
 A fixed share for each would either be tiny or promise the same bytes to many. So thresholds move,
 as they do in switches whose ports share one memory (Choudhury and Hahne, "Dynamic queue length
@@ -41,6 +41,16 @@ class Budget:
             account = self._accounts[owner] = _Account()
         return Share(self, owner, account)
 
+    def admits(self, owner: str) -> bool:
+        """Whether another stream of `owner` may begin.
+
+        Each stream has a little memory in any case. So their number is what bounds an account in the
+        end: it may be beyond its threshold by an eighth of everything.
+        """
+        account = self._accounts.get(owner)
+        used = account.used if account is not None else 0
+        return self.limit - self.used - used > -(self.limit >> 3)
+
     def left(self, owner: str) -> None:
         """One of the shares of `owner` is closed."""
         account = self._accounts[owner]
@@ -69,11 +79,11 @@ class Share:
         return budget.limit - budget.used - account.used - self.used if account is not None else 0
 
     def take(self, size: int) -> None:
-        """Take `size` bytes, whether there is room or not; give them back if it is negative."""
-        assert self._account is not None, "a share that is closed takes nothing"
-        self.used += size
-        self._account.used += size
-        self._budget.used += size
+        """Take `size` bytes, whether there is room or not; give them back if it is negative. Not once it is closed."""
+        if self._account is not None:
+            self.used += size
+            self._account.used += size
+            self._budget.used += size
 
     def starve(self, starved: bool) -> None:
         """The stream is held back for want of memory, or is not any more."""

@@ -27,6 +27,7 @@ Id = Annotated[str, Meta(pattern="^[0-9a-f]{32}\\Z")]
 OptionalId = Annotated[str, Meta(pattern="^([0-9a-f]{32})?\\Z")]
 Offset = Annotated[int, Meta(ge=0, lt=2**62)]
 Window = Annotated[int, Meta(ge=MIN_WINDOW, le=MAX_WINDOW)]
+Adaptive = Annotated[int, Meta(ge=0, le=MAX_WINDOW)]
 Count = Annotated[int, Meta(ge=0, lt=2**31)]
 Text = Annotated[str, Meta(max_length=500)]
 Source = Annotated[str, Meta(max_length=60)]  # ADDRESS:PORT; the longest, of IPv6 with IPv4 in it, has 53
@@ -42,6 +43,7 @@ class Open(_Message):
     `replaces`: the legs on which the same stream was opened before, and which were lost before `paired` came.
     `source`: the visitor's address, from a gateway alone.
     `e2e`: the stream is sealed, and its first data is a ClientHello.
+    `most`: the largest window this end gives to a peer that adapts; `window` is for others.
     """
 
     stream: Id
@@ -50,6 +52,7 @@ class Open(_Message):
     replaces: Annotated[tuple[Id, ...], Meta(max_length=MAX_REPLACED)] = ()
     source: Source = ""
     e2e: bool = False
+    most: Adaptive = 0
 
 
 class Paired(_Message):
@@ -67,11 +70,15 @@ class Paired(_Message):
 
 
 class Accepted(_Message):
-    """host → client: the target answered; or, of a sealed stream (`e2e`): the ClientHello was taken."""
+    """host → client: the target answered; or, of a sealed stream (`e2e`): the ClientHello was taken.
+
+    `most`: as in `open`.
+    """
 
     stream: Id
     window: Window
     e2e: bool = False
+    most: Adaptive = 0
 
 
 class Refused(_Message):
@@ -88,10 +95,16 @@ class Refused(_Message):
 
 
 class Ack(_Message):
-    """both ways: all bytes below this offset left for the far TCP socket."""
+    """both ways: all bytes below this offset left for the far TCP socket.
+
+    `window`: bytes that the peer may have unacknowledged; if less than before, a request for `use`.
+    `use`: bytes that this end will have unacknowledged at most; the rest of its window is given back.
+    """
 
     stream: Id
     received: Offset
+    window: Adaptive = 0
+    use: Adaptive = 0
 
 
 class Fin(_Message):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar
 
+from .budget import Share
 from .control import Message
 from .frames import CloseCode
 from .local import Local, Payload
@@ -43,6 +44,7 @@ class RawStream(Generic[L]):
     """Joins a local socket to a leg that ends at a raw peer."""
 
     resumable = False
+    share: Share | None = None  # it keeps nothing, and its leg is paused instead
     window = 0  # bytes that this end keeps: it cannot send again
     credit = READ
 

@@ -76,7 +76,8 @@ class ClientStream(Stream[L]):
         self._attempt = 0
         self.instance = instance
         self.link = link
-        self._say(Open(self.id, self.key, self.window, self._unsettled, self._source, e2e=self.e2e))
+        opening = Open(self.id, self.key, self.offer, self._unsettled, self._source, e2e=self.e2e, most=self.window)
+        self._say(opening)
         self._carry_on(0)
 
     def lost_unpaired(self, leg: str, *, passed_nothing: bool) -> bool:
@@ -138,7 +139,7 @@ class ClientStream(Stream[L]):
     def on_message(self, message: Message) -> None:
         match message:
             case Accepted(stream=self.id):
-                self._on_accepted(message.window)
+                self._on_accepted(message)
             case Refused(stream=self.id):
                 self._end(Outcome.REFUSED, message.reason)
             case Paired():
@@ -171,10 +172,10 @@ class ClientStream(Stream[L]):
         )
         return hmac.compare_digest(proof, message.proof)
 
-    def _on_accepted(self, window: int) -> None:
+    def _on_accepted(self, message: Accepted) -> None:
         if self.phase is Phase.OPENING:
             self._transition(Trigger.ACCEPT)
-            self._agree(window)
+            self._agree(message.window, message.most)
 
     def _on_resumed(self, message: Resumed) -> None:
         if message.done:
@@ -221,13 +222,13 @@ class HostStream(Stream[L]):
         super().__init__(message.stream, message.key, local, link, context=context, owner=owner, closed=closed)
         self.attempt = 0
         self.e2e = message.e2e
-        self._agree(message.window)
+        self._agree(message.window, message.most)
 
     def accept(self) -> None:
         """The target answered; or, of a sealed stream, the ClientHello was taken."""
         self._transition(Trigger.ACCEPT)
         # The target's answer to what came with `open` mostly follows at once.
-        self._say(Accepted(self.id, self.window, e2e=self.e2e), linger=bool(self.received))
+        self._say(Accepted(self.id, self.offer, e2e=self.e2e, most=self.window), linger=bool(self.received))
         self._tick_later()
 
     def refuse(self, reason: str) -> None:
@@ -257,7 +258,7 @@ class HostStream(Stream[L]):
             self._violated("resume at an offset out of range")
             return
         if self.phase is Phase.LIVE:
-            self._say(Accepted(self.id, self.window, e2e=self.e2e))  # the first may have been lost
+            self._say(Accepted(self.id, self.offer, e2e=self.e2e, most=self.window))  # the first may have been lost
         self._replay(message.received)
 
     def _takes_data(self) -> bool:

@@ -28,9 +28,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from ..errors import InvalidTransition
-from .control import EARLY_DATA, Ack, Fin, Message, Reset
+from .control import EARLY_DATA, MIN_WINDOW, Ack, Fin, Message, Reset
 from .local import HOLD_LINK, HOLD_MEMORY, HOLD_WINDOW, Local, Payload
 from .replay import ReplayBuffer, ReplayMemory
+from .window import LEAST, Window, ack_step
 
 
 class Phase(enum.Enum):
@@ -87,7 +88,7 @@ class Link(Protocol):
 MIN_READ: Final = 4096
 # Bytes that a stream may have unacknowledged however little memory there is. So each goes on as long
 # as its far end reads: it waits for acks of its own, and never for somebody else's.
-ALWAYS: Final = 16 * 1024
+ALWAYS: Final = LEAST
 RESET_PATIENCE: Final = 10  # ticks that the answer to a `reset` may take: 5 s
 
 L = TypeVar("L", bound=Link)
@@ -129,12 +130,17 @@ class Stream(Generic[L]):
         self.window = context.window
         self.limit = EARLY_DATA  # bytes that may be unacknowledged: what both ends will hold
         self.share = context.memory.share(owner)
+        # What this end gives to a peer that does not adapt, once and for all.
+        self.offer = max(MIN_WINDOW, min(context.window, self.share.room))
+        self.inbound = Window(self.share)
+        self._given = 0  # the `use` that was said, until the other end has confirmed it
+        self._to_give = False  # to give back what is beyond `limit`, as soon as that is not in use
         self.replay = ReplayBuffer(context.memory, self.share)
         self.received = 0  # offset below which everything came in
         self.replayed = 0  # bytes that resumes sent again
         self._sent_before = 0  # offset up to which bytes were sent on the links that are gone
         self._acked = 0  # offset up to which that was acknowledged; one more for the FIN
-        self._ack_step = EARLY_DATA // 4
+        self._ack_step = ack_step(EARLY_DATA)
         self._skip = 0  # bytes that come a second time, after a planned move
         self._eof = False  # the local socket ended: its FIN stands at replay.end
         self._fin_acked = False
@@ -176,6 +182,8 @@ class Stream(Generic[L]):
         if self.share.room <= 0 and unacknowledged >= ALWAYS:
             self.share.starve(True)
             self.local.hold(HOLD_MEMORY)
+            if unacknowledged <= self.limit >> 2 and self.inbound.adapts and self.phase is Phase.LIVE:
+                self._give_back(unacknowledged)  # so that acks come in time
 
     def local_eof(self) -> None:
         """The local socket ended its direction."""
@@ -213,7 +221,11 @@ class Stream(Generic[L]):
         else:
             self._ack(1)
         owes_ack = self.phase is Phase.LIVE and self.received + self._peer_fin > self._acked
-        self._ticking = owes_ack or self.phase is Phase.RESETTING
+        if self.phase is Phase.LIVE and not owes_ack:
+            window = self.inbound.tick(self.received)
+            if window and not self._acks_wait():
+                self._say(Ack(self.id, self._acked, window=window))
+        self._ticking = owes_ack or self.phase is Phase.RESETTING or (self.inbound.ticks and not self._peer_fin)
         return self._ticking
 
     def _tick_later(self) -> None:
@@ -241,12 +253,11 @@ class Stream(Generic[L]):
         if not size or (self.phase is not Phase.LIVE and not self._takes_data()):
             return
         self.received += size
-        unacknowledged = self.received - self._acked
-        if unacknowledged > self.window or self._peer_fin:
+        if self.received > self.inbound.edge or self._peer_fin:
             self._violated("data after fin" if self._peer_fin else "more data than the window allows")
             return
         self.local.write(pieces)
-        if unacknowledged >= self._ack_step:
+        if self.received - self._acked >= self._ack_step:
             self._ack(self._ack_step)
         if not self._ticking:
             self._tick_later()
@@ -261,14 +272,14 @@ class Stream(Generic[L]):
         """Act on a control message from the attached link. Those of other streams are ignored."""
         match message:
             case Ack(stream=self.id):
-                self._on_ack(message.received)
+                self._on_ack(message)
             case Fin(stream=self.id):
                 self._on_fin(message.sent)
             case Reset(stream=self.id):
                 self._on_reset(message.reason)
 
-    def _on_ack(self, received: int) -> None:
-        replay = self.replay
+    def _on_ack(self, message: Ack) -> None:
+        replay, received = self.replay, message.received
         if self.phase is not Phase.LIVE:
             return
         if received > replay.end + self._eof:
@@ -277,14 +288,59 @@ class Stream(Generic[L]):
         if received > replay.end:
             self._fin_acked = True
             received = replay.end
+        if message.window:
+            self._on_window(message.window)
+        if message.use:
+            self._on_use(message.use)
         if received > replay.start:
             replay.release(received)
+            if self._to_give and replay.end - received <= self.limit:
+                self._give_back(self.limit)
             if self.limit - (replay.end - replay.start) >= self.limit >> 3:
                 self.local.release(HOLD_WINDOW)
             if self.share.starved and (self.share.room >= ALWAYS or replay.end - received < ALWAYS):
                 self.share.starve(False)
                 self.local.release(HOLD_MEMORY)
         self._finish_if_done()
+
+    def _on_window(self, window: int) -> None:
+        """The other end grants this window, or asks for what is beyond it."""
+        if self._given:
+            if window == self._given:
+                self._given = 0
+            return  # what it granted before it knew is void
+        self._to_give = window < self.limit
+        self.limit = limit = min(window, self.window)
+        unacknowledged = self.replay.end - self.replay.start
+        if limit - unacknowledged >= limit >> 3:
+            self.local.release(HOLD_WINDOW)
+        elif limit - unacknowledged < limit >> 4:
+            self.local.hold(HOLD_WINDOW)
+        if self._to_give and unacknowledged <= limit:
+            self._give_back(limit)
+
+    def _give_back(self, use: int) -> None:
+        """Have at most `use` bytes unacknowledged, until the other end grants more."""
+        self._to_give = False
+        self.limit = self._given = use
+        if use - (self.replay.end - self.replay.start) < use >> 4:
+            self.local.hold(HOLD_WINDOW)
+        self._say(Ack(self.id, self._acked, use=use))
+
+    def _on_use(self, use: int) -> None:
+        """The other end gives back what is beyond `use`."""
+        told = min(self._acked, self.received)
+        if self.inbound.given_back(use, told, self.local.pending):
+            if self.received > self.inbound.edge:
+                self._violated("less window used than sent")
+                return
+            self._set_ack_step()
+            self._say(Ack(self.id, self._acked, window=use))
+            self._ack(self._ack_step)
+
+    def _set_ack_step(self) -> None:
+        self._ack_step = ack_step(self.inbound.size)
+        self.local.set_window(self.inbound.size)
 
     def _on_fin(self, sent: int) -> None:
         if not self._takes_data():
@@ -325,19 +381,31 @@ class Stream(Generic[L]):
         """Acknowledge, if that tells the peer at least `step` offsets more."""
         if self.link is None or self.phase is not Phase.LIVE or self._acks_wait():
             return
-        delivered = self.received - self.local.pending
+        waiting = self.local.pending
+        delivered = self.received - waiting
         if self._peer_fin and delivered == self.received:
             delivered += 1
         elif self._peer_fin:
             step = 1  # the peer's half is over: it waits for this ack, and no more will follow
-        if delivered - self._acked >= step or (again and delivered):
+        inbound = self.inbound
+        if delivered - self._acked >= step or (again and (delivered or inbound.adapts)):
+            due = delivered - self._acked >= self._ack_step and not self._peer_fin
             self._acked = delivered
+            size = inbound.size
+            window = inbound.acknowledge(min(delivered, self.received), waiting, due=due)
+            if inbound.size != size:
+                self._set_ack_step()
+            elif again and inbound.adapts:
+                window = size  # what was said of it may have been lost
             # The last one keeps nobody waiting but the pair, which the next stream can use soon enough.
-            self._say(Ack(self.id, delivered), linger=delivered > self.received)
+            self._say(Ack(self.id, delivered, window), linger=delivered > self.received)
             self._finish_if_done()
+        elif waiting:
+            inbound.charge(waiting)
 
     def _carry_on(self, offset: int) -> None:
         """Send again, on the link just attached, what the other end did not receive."""
+        self._given, self._to_give = 0, False  # it says its window anew
         if self.link is not None:
             for data in self.replay.since(min(offset, self.replay.end)):
                 self.link.send((data,), len(data))
@@ -362,12 +430,16 @@ class Stream(Generic[L]):
                 rest.append(piece[known:])
         return rest, size
 
-    def _agree(self, window: int) -> None:
-        """The other end's window is known: the smaller of both counts, both ways."""
-        self.limit = min(self.window, window)
-        self._ack_step = self.limit // 4
-        self.local.set_window(self.limit)
-        self.local.release(HOLD_WINDOW)
+    def _agree(self, window: int, most: int) -> None:
+        """The other end's window is known, and the `most` that it gives if it adapts: the smaller of both counts."""
+        if most:
+            self.inbound.agree(min(self.window, most))
+        else:
+            self.limit = min(self.window, window)
+            self.inbound.fix(min(self.offer, window))
+        self._set_ack_step()
+        if self.replay.end - self.replay.start < self.limit:
+            self.local.release(HOLD_WINDOW)
 
     def _finish_if_done(self) -> None:
         if self._fin_acked and self._peer_fin and self._acked > self.received:
