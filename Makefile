@@ -136,11 +136,12 @@ with = @if $(1) >/dev/null 2>&1; then echo "$(2)"; $(2) >/dev/null; else \
 lint-deploy: $(VENV)/tools
 	$(BIN)/hadolint $(SERVICES:%=%/Dockerfile)
 	$(BIN)/yamllint --strict docker-compose.yml demo k8s observability revoked/kustomization.yaml
-	$(BIN)/python -c 'import sys, tomllib; [tomllib.load(open(path, "rb")) for path in sys.argv[1:]]' fly.toml pyproject.toml
+	$(BIN)/python -c 'import sys, tomllib; [tomllib.load(open(path, "rb")) for path in sys.argv[1:]]' fly.toml fly.gateway.toml pyproject.toml
 	$(call with,docker compose version,docker compose --profile '*' config --quiet)
 	$(call with,kubectl version --client,kubectl kustomize k8s/overlays/dev)
 	$(call with,kubectl version --client,kubectl kustomize k8s/overlays/production)
 	$(call with,kubectl version --client,kubectl kustomize k8s/overlays/production-full)
+	$(call with,kubectl version --client,kubectl kustomize k8s/overlays/public)
 	$(call with,kubectl version --client,kubectl kustomize k8s/examples/minecraft)
 	$(call with,promtool --version,promtool check config observability/prometheus.yml)
 	$(call with,promtool --version,promtool test rules observability/alerts_test.yml)

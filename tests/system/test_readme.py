@@ -6,13 +6,15 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.commands import BIN, environment
-from support.deploy import ROOT, printed, tool
+from support.deploy import ROOT, printed, tool, until
+from support.visitors import handshake
 
 from demo.processes import free_port
 
@@ -55,6 +57,30 @@ def test_by_hand(tmp_path: Path) -> None:
         out, err = shell.communicate(timeout=120)  # until the last that it started has ended
     assert shell.returncode == 0, err
     assert "served-by-hand.txt" in out
+
+
+def test_a_gateway_by_hand(tmp_path: Path) -> None:
+    """The commands as printed: a visitor who asks for the name of the example reaches the server."""
+    said = handshake("play.example.com")
+    text = on_free_ports(printed(README, "gateway by hand"), 8080, 25565, 25567)
+    places = (r"ws://127.0.0.1:(\d+)", r"mc=127.0.0.1:(\d+)", r"--shared (\d+)")
+    relay, behind, shared = (int(re.findall(place, text)[0]) for place in places)
+    path = f"{BIN}:{os.environ['PATH']}"
+    with socket.create_server(("127.0.0.1", behind)) as server:
+        server.settimeout(2)
+
+        def reached() -> bool:
+            try:
+                with socket.create_connection(("127.0.0.1", shared), 2) as visitor:
+                    visitor.sendall(said)
+                    with server.accept()[0] as target:
+                        return target.recv(100) == said
+            except OSError:
+                return False  # not all of them are there yet
+
+        ports = {"RELAY_PORT": str(relay), "RELAY_ADMIN_PORT": str(free_port())}
+        with session(text, tmp_path, PATH=path, **ports):
+            until(reached)
 
 
 def test_a_friends_one_command() -> None:

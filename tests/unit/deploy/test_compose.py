@@ -10,10 +10,10 @@ SERVICES: Final[dict[str, dict[str, Any]]] = load("docker-compose.yml")["service
 
 
 def test_ports_are_on_loopback_only() -> None:
-    """Nothing of it is for the network, until somebody puts TLS in front."""
+    """Nothing of it is for the network, until somebody puts TLS in front; but what is asked for to be public."""
     ports = [port for service in SERVICES.values() for port in service.get("ports", ())]
-    assert ports
-    assert all(port.startswith("127.0.0.1:") for port in ports)
+    assert [port for port in ports if not port.startswith("127.0.0.1:")] == SERVICES["gateway"]["ports"]
+    assert SERVICES["gateway"]["profiles"] == ["public"]
 
 
 def test_every_service_is_bounded_and_confined() -> None:
@@ -32,7 +32,7 @@ def test_every_service_is_bounded_and_confined() -> None:
 def test_our_images_are_built_once_and_never_pulled() -> None:
     """At a registry anybody may own their names; built by two services, an image would have two ids."""
     ours = [service for service in SERVICES.values() if service["image"].startswith("tcp-ws-tunnel/")]
-    assert len(ours) == 5
+    assert len(ours) == 6
     assert {service["pull_policy"] for service in ours} == {"never"}
     built = [service for service in ours if "build" in service]
     assert sorted(service["image"] for service in built) == sorted({service["image"] for service in ours})

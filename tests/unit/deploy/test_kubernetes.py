@@ -10,7 +10,8 @@ import yaml
 from support.deploy import kustomize, load, one
 
 FULL: Final = "k8s/overlays/production-full"
-RENDERED: Final = ("k8s/overlays/dev", "k8s/overlays/production", FULL, "k8s/examples/minecraft")
+PUBLIC: Final = "k8s/overlays/public"
+RENDERED: Final = ("k8s/overlays/dev", "k8s/overlays/production", FULL, PUBLIC, "k8s/examples/minecraft")
 VERSIONS: Final = ("1.35", "1.36", "1.37")  # those that Kubernetes itself maintains
 # What agents dial, and what balancers ask for.
 PATHS: Final = {"/host": "Prefix", "/client": "Prefix", "/probe": "Prefix", "/healthz": "Exact"}
@@ -35,6 +36,20 @@ def test_the_classic_ingress_leads_to_the_relay() -> None:
     assert {path["path"]: path["pathType"] for path in rule["http"]["paths"]} == PATHS
     for path in rule["http"]["paths"]:
         assert path["backend"]["service"] == {"name": "relay", "port": {"name": "legs"}}
+
+
+def test_visitors_reach_the_gateway_with_their_own_address() -> None:
+    """By a balancer of the cloud's, which is not to hide it; and nothing but that port and the metrics."""
+    objects = kustomize(PUBLIC)
+    service = one(objects, "Service", "gateway")["spec"]
+    assert (service["type"], service["externalTrafficPolicy"]) == ("LoadBalancer", "Local")
+    template = one(objects, "Deployment", "gateway")["spec"]["template"]
+    assert service["selector"].items() <= template["metadata"]["labels"].items()
+    ports = [port["name"] for port in template["spec"]["containers"][0]["ports"]]
+    assert {port["targetPort"] for port in service["ports"]} == {"public"} <= set(ports)
+    policy = one(objects, "NetworkPolicy", "gateway")["spec"]
+    assert policy["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert one(objects, "PodDisruptionBudget", "gateway")["spec"]["selector"]["matchLabels"] == service["selector"]
 
 
 def test_kinds_of_others_are_known_by_name() -> None:

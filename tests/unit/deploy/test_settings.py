@@ -29,7 +29,7 @@ SERVICES: Final[dict[str, type[LogSettings]]] = {
     "client-agent": ClientSettings,
 }
 SLACK: Final = 2.0  # seconds that a stop may take besides what it waits for
-OVERLAYS: Final = ("k8s/overlays/dev", "k8s/overlays/production", "k8s/examples/minecraft")
+OVERLAYS: Final = ("k8s/overlays/dev", "k8s/overlays/production", "k8s/overlays/public", "k8s/examples/minecraft")
 
 
 class Container(NamedTuple):
@@ -73,6 +73,11 @@ def from_fly() -> Iterator[Container]:
     environ = image("relay") | fly["env"] | {"RELAY_SECRET": "x" * 32}
     ports = {fly["http_service"]["internal_port"], fly["metrics"]["port"]}
     yield Container("fly.toml", "relay", environ, [], seconds(fly["kill_timeout"]), 0, ports)
+    fly = tomllib.loads((ROOT / "fly.gateway.toml").read_text())
+    environ = image("client-agent") | fly["env"] | {"CLIENT_AGENT_TOKEN": "x"}
+    ports = {service["internal_port"] for service in fly["services"]}
+    ports |= {fly["metrics"]["port"], *(check["port"] for check in fly["checks"].values())}
+    yield Container("fly.gateway.toml", "client-agent", environ, [], seconds(fly["kill_timeout"]), 0, ports)
 
 
 def from_kubernetes() -> Iterator[Container]:
@@ -151,6 +156,8 @@ def test_it_has_time_to_stop(container: Container) -> None:
     loaded = container.settings
     is_relay = isinstance(loaded, RelaySettings)
     needs = loaded.drain + CLOSE_PATIENCE if is_relay else loaded.stop_timeout + LEG_PATIENCE
+    if isinstance(loaded, ClientSettings) and loaded.is_gateway:
+        needs += loaded.drain
     assert container.grace >= container.before + needs + SLACK
 
 
@@ -162,7 +169,7 @@ def test_the_ports_are_listened_on(container: Container) -> None:
     if isinstance(loaded, RelaySettings):
         own.add(loaded.port)
     if isinstance(loaded, ClientSettings):
-        own |= {forward.port for forward in loaded.forward}
+        own |= {port.port for port in (*loaded.forward, *loaded.public, *loaded.shared)}
         assert loaded.listen_address == "::"
     assert container.ports <= own
     assert loaded.admin_host == "::"
@@ -182,6 +189,18 @@ def test_fly_asks_for_paths_that_there_are() -> None:
     assert (ROOT / file["local_path"]).is_file()
     assert fly["http_service"]["min_machines_running"] == 1
     assert fly["deploy"]["strategy"] == "rolling"
+    assert (ROOT / fly["build"]["dockerfile"]).is_file()
+
+
+def test_flys_proxy_tells_the_gateway_who_connects() -> None:
+    """It sends the header that the gateway requires; the health check is no visitor."""
+    fly = tomllib.loads((ROOT / "fly.gateway.toml").read_text())
+    (service,) = fly["services"]
+    (port,) = service["ports"]
+    assert port["handlers"] == ["proxy_proto"]
+    assert fly["env"]["CLIENT_AGENT_PROXY_PROTOCOL_FROM"]
+    (check,) = fly["checks"].values()
+    assert (check["path"], check["port"]) == ("/readyz", fly["metrics"]["port"])
     assert (ROOT / fly["build"]["dockerfile"]).is_file()
 
 
