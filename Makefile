@@ -1,4 +1,4 @@
-# Everything there is to do with this tree. `make` alone lists it.
+# All tasks of this repository. Plain `make` lists them.
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,11 +13,11 @@ SOURCES := tunnel-core/src relay/src host-agent/src client-agent/src
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-## Set-up. The commands and what they need, or also what tests and checks need.
+## Setup: the commands and their dependencies, or also those of tests and checks.
 
 setup: $(VENV)/commands ## make .venv with the commands relay, host-agent and client-agent
 
-# A virtual environment of another Python than the one asked for is made anew.
+# Recreate the virtual environment if another Python is requested.
 $(VENV)/python: FORCE
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or later is needed: make PYTHON=python3.13 $(MAKECMDGOALS)"; exit 1; }
@@ -37,20 +37,20 @@ $(VENV)/tools: $(VENV)/commands requirements-dev.txt
 
 ## Use.
 
-demo: $(VENV)/commands ## run a whole tunnel on this machine, with real traffic through it (ONCE=1: and stop)
+demo: $(VENV)/commands ## run a complete tunnel on this machine with real traffic (ONCE=1: then stop)
 	@$(BIN)/python -m demo $(if $(ONCE),--once)
 
-demo-kill: $(VENV)/commands ## a transfer that survives kill -9 of the relay, again and again
+demo-kill: $(VENV)/commands ## a transfer that survives kill -9 of the relay, repeatedly
 	@$(BIN)/python -m demo.kill
 
-bench: $(VENV)/commands ## measure beside other tunnels; docs/benchmarks.md (QUICK=1: a look; FULL=1: everything)
+bench: $(VENV)/commands ## compare with other tunnels; updates docs/benchmarks.md (QUICK=1: a quick look; FULL=1: everything)
 	@BENCH_COMMAND="make bench$(if $(FULL), FULL=1)$(if $(QUICK), QUICK=1)" \
 		$(BIN)/python -m bench $(if $(QUICK),--quick,--write) $(if $(FULL),--full)
 
-# Where a relay of this checkout looks for it; the images have it at the same place of theirs.
+# Where a relay of this checkout looks for the wheel; the images use the same path.
 WHEEL := $(VENV)/share/tcp-ws-tunnel
 
-wheel: $(VENV)/commands ## make the wheel that a relay of this checkout gives to friends (docs/join.md)
+wheel: $(VENV)/commands ## build the wheel that a relay of this checkout serves to friends (docs/join.md)
 	rm -rf $(WHEEL)
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir $(WHEEL) .
 
@@ -84,10 +84,10 @@ test-faults: $(VENV)/tools ## kill, cut and freeze real processes while they car
 test-long: $(VENV)/tools ## more of what is made at random: state machines, parsers, hostile peers (an hour)
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -n auto --dist worksteal $(RANDOM) --timeout 3600
 
-# Seconds of faults; it takes up to five minutes more until all has come to rest.
+# Seconds of faults, plus up to five minutes until everything is idle again.
 SOAK ?= 600
 
-soak: $(VENV)/tools ## 50 streams under random faults; what leaks, what is lost (SOAK=3600: seconds)
+soak: $(VENV)/tools ## 50 streams under random faults: is anything lost or leaked? (SOAK=3600: seconds)
 	PYTHONPATH=.:tests $(BIN)/python -m soak --seconds $(SOAK)
 
 # Seconds of each of the three fuzzers.
@@ -105,23 +105,23 @@ sbom: requirements-security.txt $(VENV)/tools ## write a CycloneDX bill of mater
 	mkdir -p build/sbom
 	for service in $(SERVICES); do $(BIN)/cyclonedx-py requirements $$service/requirements.txt -o build/sbom/$$service.json || exit 1; done
 
-audit: requirements-security.txt $(VENV)/tools ## ask PyPI for known vulnerabilities of what is pinned (needs the internet)
+audit: requirements-security.txt $(VENV)/tools ## check pinned dependencies for known vulnerabilities (needs internet access)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-security.txt
 	for service in $(SERVICES); do $(BIN)/pip-audit --require-hashes --disable-pip -r $$service/requirements.txt || exit 1; done
 
-test-browser: $(VENV)/tools ## open the relay's pages in a real browser (needs Chromium; half a minute)
+test-browser: $(VENV)/tools ## test the relay's pages in a real browser (needs Chromium; half a minute)
 	$(BIN)/python -m pytest tests/browser -m browser
 
 test-install: $(VENV)/tools ## from nothing to connected with uvx and with pip (needs the package index; two minutes)
 	$(BIN)/python -m pytest tests/install -m install -s
 
-test-containers: $(VENV)/tools ## build the images, run compose and the docker run lines, and break them (needs a Docker engine)
+test-containers: $(VENV)/tools ## build the images, run compose and the docker run lines, kill the relay (needs a Docker engine)
 	$(BIN)/python -m pytest tests/e2e -m containers -s
 
-test-k8s: $(VENV)/tools ## apply k8s/overlays/dev, and replace the relay during a transfer (needs a cluster: KUBECTL)
+test-k8s: $(VENV)/tools ## apply k8s/overlays/dev and replace the relay during a transfer (needs a cluster: KUBECTL)
 	$(BIN)/python -m pytest tests/e2e -m cluster -s
 
-lint: lint-code lint-deploy ## check style and types, and the files of deployment
+lint: lint-code lint-deploy ## check style, types, layers and deployment files
 
 lint-code: $(VENV)/tools
 	$(BIN)/ruff check .
@@ -129,7 +129,7 @@ lint-code: $(VENV)/tools
 	$(BIN)/mypy $(SOURCES) tests demo bench
 	$(BIN)/lint-imports --no-cache
 
-# $(call with,PROGRAM,COMMAND): run the command. Without the program say so loudly, and fail in CI.
+# $(call with,PROGRAM,COMMAND): run COMMAND. Without PROGRAM, warn loudly, and fail in CI.
 with = @if $(1) >/dev/null 2>&1; then echo "$(2)"; $(2) >/dev/null; else \
 	echo "*** NOT CHECKED, as '$(1)' does not work here: $(2) ***" >&2; [ "$$CI" != true ]; fi
 
@@ -146,7 +146,7 @@ lint-deploy: $(VENV)/tools
 	$(call with,promtool --version,promtool check config observability/prometheus.yml)
 	$(call with,promtool --version,promtool test rules observability/alerts_test.yml)
 
-format: $(VENV)/tools ## put the sources in form
+format: $(VENV)/tools ## format the sources
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -155,12 +155,12 @@ format: $(VENV)/tools ## put the sources in form
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command "make requirements"
 
-requirements: $(VENV)/tools ## pin anew what the services and the tools need, with hashes (UPGRADE=1: newest versions)
+requirements: $(VENV)/tools ## pin all dependencies with hashes (UPGRADE=1: to their newest versions)
 	for service in $(SERVICES); do $(UV_COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml \
 		$$([ $$service != relay ] || echo --extra relay) -o $$service/requirements.txt || exit 1; done
 	for group in build dev fuzz security deploy; do \
 		$(UV_COMPILE) $(if $(UPGRADE),--upgrade) --group $$group -c relay/requirements.txt -o requirements-$$group.txt || exit 1; done
 
-clean: ## remove what was made
+clean: ## remove generated files
 	rm -rf $(VENV) .venv-sealed .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""A whole tunnel on this machine, with real traffic through it: `make demo`.
+"""A complete tunnel on this machine, with real traffic: `make demo`.
 
 python -m demo [--once]
 """
@@ -12,7 +12,7 @@ import sys
 from . import traffic
 from .processes import Tunnel, until_stopped
 
-USUAL_PORT = 25565  # Minecraft's; another where it is taken
+USUAL_PORT = 25565  # Minecraft's; another if it is taken
 STREAMS, SIZE = 8, 16 << 20
 
 

@@ -1,7 +1,7 @@
 """A transfer that survives `kill -9` of the relay: `make demo-kill`.
 
 Four connections send random bytes through the tunnel and read them back, while the relay is
-killed and started again, over and over. Nothing notices but the clock.
+killed and restarted repeatedly. Only the clock notices.
 """
 
 from __future__ import annotations

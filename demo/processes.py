@@ -1,4 +1,4 @@
-"""The services as processes of this machine, on free ports of loopback, with a fresh secret."""
+"""The services as local processes, on free loopback ports, with a new secret."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from types import TracebackType
 from typing import Any, Self
 
 BIN = Path(sysconfig.get_path("scripts"))
-PATIENCE = 20.0  # seconds for a process to become ready, or to end
-_given: set[int] = set()  # by free_port
+PATIENCE = 20.0  # seconds for a process to become ready or exit
+_given: set[int] = set()  # ports that free_port returned
 
 
 def until_stopped() -> None:
@@ -66,22 +66,22 @@ class Process:
         return self._child.pid if self._child is not None else 0
 
     def start(self) -> None:
-        """Start, or start again; the log goes on."""
+        """Start or restart; the log is appended to."""
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(
                 [*self._before, *self._command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environ
             )
 
     def limit_descriptors(self, count: int) -> None:
-        """Let it have so many open files, and no more, from its next start on."""
+        """Limit its open files, from its next start on."""
         self._before = ["prlimit", f"--nofile={count}:{count}"]
 
     def poll(self) -> int | None:
-        """The exit code, once there is one."""
+        """The exit code, or None while it runs."""
         return self._child.poll() if self._child is not None else None
 
     def kill(self) -> None:
-        """As `kill -9`."""
+        """Like `kill -9`."""
         if self._child is not None:
             self._child.kill()
             self._child.wait()
@@ -91,12 +91,12 @@ class Process:
             self._child.send_signal(number)
 
     def wait(self, patience: float = PATIENCE) -> int:
-        """Wait for the end; returns the exit code."""
+        """Wait until it exits. Returns the exit code."""
         assert self._child is not None, "it was started"
         return self._child.wait(patience)
 
     def stop(self) -> None:
-        """SIGTERM, and SIGKILL if that does not help."""
+        """Stop with SIGTERM, or SIGKILL if that does not help."""
         if self._child is None or self._child.poll() is not None:
             return
         self._child.terminate()
@@ -119,7 +119,7 @@ class Process:
             connection.close()
 
     def wait_ready(self) -> None:
-        """Wait until a service says that it is ready. Raises RuntimeError with its log if it does not."""
+        """Wait until the service is ready. Raises RuntimeError with its log if it does not become ready."""
         deadline = time.monotonic() + PATIENCE
         while self._admin_port and self.poll() is None and time.monotonic() < deadline:
             with contextlib.suppress(OSError):

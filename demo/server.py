@@ -1,4 +1,4 @@
-"""A sample TCP server: it sends back what comes, and ends when the other side has ended.
+"""A sample TCP server: echoes everything, and closes when the other side has.
 
 python -m demo.server [ADDRESS:]PORT
 """
@@ -15,7 +15,7 @@ CHUNK = 256 * 1024
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Serve one connection."""
-    with contextlib.suppress(OSError):  # the other side broke it off
+    with contextlib.suppress(OSError):  # reset by the other side
         while data := await reader.read(CHUNK):
             writer.write(data)
             await writer.drain()

@@ -4,7 +4,7 @@
 
 Several streams at once, each sending random blocks and reading them back at the same time;
 SHA-256 on both sides. Then round trips of 100 bytes on one quiet stream. Exit code 1 if
-anything was lost, doubled, changed or reset.
+anything was lost, duplicated, changed or reset.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PINGS = 500
 
 @dataclass
 class Report:
-    """What the traffic showed. `problems` is empty if all was well."""
+    """The results. `problems` is empty if everything was fine."""
 
     streams: int = 0
     bytes_verified: int = 0  # each counted once, after its way there and back
