@@ -59,7 +59,7 @@ async def test_an_evening_on_a_friends_server(tmp_path: Path) -> None:
             assert first.removesuffix(" (it is also in the list of LAN worlds)") == (
                 f"connected: add the server 127.0.0.1:{port} in Minecraft"
             )
-            await until(lambda: terminal.shows("your link is kept: next time, tcp-ws-tunnel join mc "))
+            await until(lambda: terminal.shows("your link is stored: next time, tcp-ws-tunnel join mc "))
             await until(lambda: terminal.shows("connected | "))
             await exchange(port, 100_000)
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -158,7 +158,7 @@ def test_a_link_as_an_argument_is_refused(tmp_path: Path) -> None:
     """In one line; what it gave away is not said once more."""
     done = run("tcp-ws-tunnel", "join", "https://relay.example.com/join#1.AAAA", XDG_CONFIG_HOME=str(tmp_path))
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert done.stderr.startswith("join: a link is no argument")
+    assert done.stderr.startswith("join: do not pass the link as an argument")
     assert "AAAA" not in done.stderr
 
 
@@ -184,7 +184,7 @@ async def test_a_doctor_for_friends(tmp_path: Path) -> None:
         checks = [line[8:20].strip() for line in done.stdout.splitlines() if line.startswith(("  ok", "  warn"))]
         assert checks[:5] == ["link", "port", "lan list", "name", "tcp"]
         assert checks[-3:] == ["target", "clock", "expiry"]
-        assert "whole: for tester, to mc (Kim's server)" in done.stdout
+        assert "complete: invites tester to mc (Kim's server)" in done.stdout
         assert not (tmp_path / "tcp-ws-tunnel").exists(), "it keeps nothing"
 
 
@@ -198,7 +198,7 @@ async def test_what_the_doctor_advises_a_friend() -> None:
             assert code == 1
             assert f"  warn  port         {busy.port} is in use on this computer" in told
             assert "no host-agent waits at the relay\n" in told
-            assert "your friend's side is not connected as it should be: tell them" in told
+            assert "the other side is not connected properly: tell your friend" in told
         code, lines = await visit(made(system, free_port(), lasts=-3600))
         assert code == 1
         assert "  FAIL  upgrade" in "\n".join(lines)

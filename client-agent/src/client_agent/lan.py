@@ -1,8 +1,8 @@
-"""Announces a tunnel as the LAN worlds that Minecraft lists (Java Edition), to this machine alone.
+"""Announces tunnels as LAN worlds of Minecraft (Java Edition), to this machine only.
 
 The game listens at 224.0.2.60:4445 for `[MOTD]name[/MOTD][AD]port[/AD]`, and dials that port at the address the
-datagram came from. A datagram from 127.0.0.1 does not reach it, so what is announced is listened for on the default
-interface's own address, too, where only what comes from that same address is let in.
+datagram came from. Datagrams from 127.0.0.1 do not reach it, so announced tunnels also listen on the default
+interface's own address, and accept only connections from that same address there (docs/decisions/035).
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from tunnel_core.net.route import source_address
 from tunnel_core.service.logs import Logger
 
 GROUP: Final = ("224.0.2.60", 4445)
-INTERVAL: Final = 1.5  # seconds between announcements, as a world of the game's own has it
-LOOK: Final = 5.0  # seconds between looks at where the default interface is
+INTERVAL: Final = 1.5  # seconds between announcements, as in the game itself
+LOOK: Final = 5.0  # seconds between checks of the default interface
 ALL_ADDRESSES: Final = ("0.0.0.0", "::")
-ACCEPT_AGAIN: Final = 0.5  # seconds after an accept that failed, for want of descriptors mostly
+ACCEPT_AGAIN: Final = 0.5  # seconds after a failed accept, mostly for lack of descriptors
 
 
 def announcement(name: str, port: int) -> bytes:
-    """The datagram for a world of that name. Square brackets would end the name: they become round ones."""
+    """The datagram for a world with this name. Square brackets, which would end the name, become round ones."""
     return f"[MOTD]{name.translate({91: '(', 93: ')'})}[/MOTD][AD]{port}[/AD]".encode()
 
 
 def default_address() -> str:
-    """The default interface's address, as the system chooses it for the group. Empty if there is none."""
+    """The address that the system would send to the group from. Empty if there is none."""
     source = source_address(GROUP)
     return "" if source is None or is_loopback(source) else source
 
 
 class LanWorld:
-    """One tunnel in the list. `start` and `stop` belong to the service that it is announced for.
+    """One tunnel in the list.
 
-    `host` and `port`: where the tunnel is listened for already. `ready`: whether it is of use now; only then is it
-    announced. Where there is no multicast, the log says so once.
+    The service already listens on `host` and `port`. The tunnel is announced while `ready` is true. Without
+    multicast, one log line says so.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class LanWorld:
         self._new_connection = new_connection
         self._ready = ready
         self._log = log
-        self._told = False  # of why it is not announced
+        self._told = False  # whether the log has said why it is not announced
         self._sender: socket.socket | None = None
         self._listening: list[socket.socket] = []
         self._accepting: asyncio.Task[None] | None = None
@@ -67,12 +67,12 @@ class LanWorld:
         self.address = ""  # where the game finds it; empty while it is not announced
 
     def start(self) -> None:
-        """Open what it takes, at once as far as that is possible."""
+        """Open the sockets if possible, and keep announcing."""
         self._open(default_address())
         self._running = asyncio.get_running_loop().create_task(self._run())
 
     async def stop(self) -> None:
-        """Announce no more, and take no more connections from the list."""
+        """Stop announcing, and close the second listener."""
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait([self._running])
@@ -93,14 +93,14 @@ class LanWorld:
 
     def _open(self, source: str) -> None:
         if not source:
-            self._not_announced("this machine has no network that takes multicast")
+            self._not_announced("this machine has no network with multicast")
             return
         try:
-            if self._host not in (*ALL_ADDRESSES, source):  # there it is listened for already
+            if self._host not in (*ALL_ADDRESSES, source):  # the service listens there already
                 self._listening = ports.listen(source, self._port)
             self._sender = sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             sender.setblocking(False)
-            sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 0)  # it leaves this machine by no interface
+            sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 0)  # it never leaves this machine
             sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
             sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(source))
             sender.bind((source, 0))
@@ -125,13 +125,13 @@ class LanWorld:
         try:
             self._sender.sendto(self._datagram, GROUP)
         except BlockingIOError:
-            pass  # the next one will do
+            pass  # the next announcement is soon
         except OSError as exc:
-            self.address = ""  # the next look opens all of it anew
+            self.address = ""  # the next check opens new sockets
             self._not_announced(sockets.why(exc))
 
     async def _accept(self, listening: socket.socket, address: str) -> None:
-        """Take connections that come from `address` itself, and reset all others."""
+        """Accept connections that come from `address` itself, and reset all others."""
         loop = asyncio.get_running_loop()
         while True:
             try:
@@ -146,7 +146,7 @@ class LanWorld:
             try:
                 await loop.connect_accepted_socket(self._new_connection, sock)
             except OSError:
-                sock.close()  # it was gone again
+                sock.close()  # the peer has left
 
     async def _close(self) -> None:
         self.address = ""

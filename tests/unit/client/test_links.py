@@ -93,16 +93,16 @@ def test_tunnels_of_one_name_at_several_relays(kept: KeptInvites) -> None:
 
 def test_what_is_of_no_use_is_told(kept: KeptInvites) -> None:
     """What is missing or damaged, and what to do; a damaged one makes room for a new one."""
-    with pytest.raises(UsageError, match="no invite 'mc' is kept here: run tcp-ws-tunnel join"):
+    with pytest.raises(UsageError, match="no invite 'mc' is stored here: run tcp-ws-tunnel join"):
         kept.read("mc")
     kept.keep(DB)
     for act in (kept.read, kept.forget):
-        with pytest.raises(UsageError, match="no invite 'mc' is kept here: those that are: db"):
+        with pytest.raises(UsageError, match="no invite 'mc' is stored here: choose from db"):
             act("mc")
     (kept.folder / "mc.invite").write_bytes(b"\xff" + MC.link().encode()[:-5])
     (kept.folder / "No.invite").touch()
     assert kept.names() == ["db", "mc"]
-    with pytest.raises(UsageError, match="the invite 'mc' is damaged: give your link once more"):
+    with pytest.raises(UsageError, match="the invite 'mc' is damaged: paste your link again"):
         kept.read("mc")
     assert kept.keep(MC) == ("mc", True)
     assert kept.read("mc") == MC
@@ -126,7 +126,7 @@ def test_where_a_link_is_looked_for(kept: KeptInvites) -> None:
     assert link.find(None, kept, {}, Typed(MC.link())) == (DB, False)
     assert link.find(None, kept, {}, Typed(MC.link()), new=True) == (MC, True)
     kept.keep(MC)
-    with pytest.raises(UsageError, match="which one\\? write one of db, mc after"):
+    with pytest.raises(UsageError, match="which invite\\? add its name: db, mc \\(or --new"):
         link.find(None, kept, {}, Typed(""))
 
 
@@ -156,7 +156,7 @@ def test_the_prompt_asks_again(kept: KeptInvites, capsys: pytest.CaptureFixture[
 
 def test_without_a_link_nothing_begins(home: KeptInvites) -> None:
     """And one for a sealed tunnel is not used without its key."""
-    assert "there is no link: give it on standard input" in fails()
+    assert "there is no link: pass it on standard input" in fails()
     assert fails("--new") == "there is no link: paste the one that you were sent"
     assert "newer version" in fails(given=made(key=b"k" * 32).link())
     assert home.names() == []
@@ -193,11 +193,11 @@ def test_leaving(home: KeptInvites) -> None:
     assert cli.leave([], out) == 0
     assert out.getvalue() == "forgotten: mc\n"
     assert home.names() == []
-    with pytest.raises(UsageError, match="no invite is kept here"):
+    with pytest.raises(UsageError, match="no invite is stored here"):
         cli.leave([], out)
     for kept in (MC, DB):
         home.keep(kept)
-    with pytest.raises(UsageError, match="which one\\? write one of db, mc"):
+    with pytest.raises(UsageError, match="which invite\\? add its name: db, mc"):
         cli.leave([], out)
     assert cli.leave(["db"], out) == 0
     assert home.names() == ["mc"]
@@ -241,7 +241,9 @@ def test_a_folder_that_cannot_be_written(home: KeptInvites) -> None:
     """Whoever pasted the link is told that they will be asked again."""
     home.folder.parent.mkdir(parents=True)
     home.folder.write_text("a file")
-    assert cli._keep(home, MC, asked=True) == f"your link is not kept, as {home.folder} cannot be written: File exists"
+    assert (
+        cli._keep(home, MC, asked=True) == f"your link is not stored, as {home.folder} cannot be written: File exists"
+    )
     assert cli._keep(home, MC, asked=False) == ""
 
 

@@ -1,1 +1,1 @@
-"""tcp-ws-tunnel join: connects to a friend's server with the link that you were sent."""
+"""tcp-ws-tunnel join: connects to a friend's server with the link you were sent."""

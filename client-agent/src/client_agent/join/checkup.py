@@ -1,4 +1,4 @@
-"""tcp-ws-tunnel doctor: says what is wrong with the way to a friend's server, and what to do."""
+"""tcp-ws-tunnel doctor: checks the path to a friend's server, and says how to fix it."""
 
 from __future__ import annotations
 

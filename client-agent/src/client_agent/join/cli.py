@@ -1,4 +1,4 @@
-"""The command lines of `join`, `leave` and the doctor of invites."""
+"""The command lines of `join`, `leave` and `doctor`."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from .kept import KeptInvites, default_folder
 from .link import VARIABLE, find, name_of, refuse_links
 
 JOIN: Final = """\
-Connects to a friend's server with the link that you were sent.
+Connects to a friend's server with the link you were sent.
 
-Run it, and paste the link when it asks: it is kept for the next time. The link can come on standard
-input or in TUNNEL_INVITE, too; it is no argument, since others would see it there."""
+Run it and paste the link when asked; it is stored for next time. The link can also come on standard
+input or in TUNNEL_INVITE, but not as an argument, where others could see it."""
 
 JOIN_EPILOG: Final = """\
 examples:
   tcp-ws-tunnel join             # asks for the link the first time
-  tcp-ws-tunnel join mc          # of several that are kept, the one named mc
+  tcp-ws-tunnel join mc          # chooses one of several stored links
   tcp-ws-tunnel join --new       # asks for another link"""
 
 DOCTOR: Final = """\
-Checks the way to a friend's server, step by step, and says what to do where it fails: the exit
-code is 0 if all is well, else 1. It takes the link that `join` has kept, or asks for one."""
+Checks the path to a friend's server step by step, and says how to fix what fails. Exit code 0 if
+all is well, else 1. Uses the stored link, or asks for one."""
 
-LEAVE: Final = "Forgets a link that `join` has kept: nothing else of it is on this machine."
+LEAVE: Final = "Forgets a stored link."
 
 SHARED: Final = ("listen_address", "ca_file")
 OWN: Final = (*SHARED, "admin_host", "admin_port", "log_level", "log_format")
@@ -67,7 +67,7 @@ def join(arguments: Sequence[str], environ: MutableMapping[str, str], given: Tex
 
     logs.configure("client-agent", level="error", style=made.log_format)
     status = StatusLine(out, made.relay)
-    said = [*filter(None, remarks), "Ctrl-C ends it."]
+    said = [*filter(None, remarks), "Press Ctrl-C to disconnect."]
     return run.serve(lambda: Joined(made, invite.app, said, status), failed)
 
 
@@ -79,7 +79,7 @@ def leave(arguments: Sequence[str], out: TextIO) -> int:
     name = name_of(flags.name)
     if name is None:
         if len(names) != 1:
-            raise UsageError(f"which one? write one of {', '.join(names)}" if names else "no invite is kept here")
+            raise UsageError(f"which invite? add its name: {', '.join(names)}" if names else "no invite is stored here")
         (name,) = names
     kept.forget(name)
     print(f"forgotten: {name}", file=out)
@@ -87,7 +87,7 @@ def leave(arguments: Sequence[str], out: TextIO) -> int:
 
 
 def doctor(arguments: Sequence[str], environ: MutableMapping[str, str], given: TextIO | None, out: TextIO) -> int:
-    """Run the doctor of an invite; returns the exit code. Raises TunnelError."""
+    """Run `doctor`; returns the exit code. Raises TunnelError."""
     flags = _parse("doctor", DOCTOR, "", arguments, SHARED)
     invite, _ = find(name_of(flags.name), KeptInvites(default_folder()), environ, given, new=flags.new)
     loaded = _settings(invite, flags, environ)
@@ -102,20 +102,20 @@ def _parse(
 ) -> argparse.Namespace:
     refuse_links(arguments)
     parser = settings.parser(f"tcp-ws-tunnel {command}", description, epilog)
-    parser.add_argument("name", nargs="*", metavar="NAME", help="which of the links that are kept")
+    parser.add_argument("name", nargs="*", metavar="NAME", help="name of a stored link")
     parser.add_argument("--version", action="version", version=f"tcp-ws-tunnel {__version__}")
     if own:
-        parser.add_argument("--new", action="store_true", help=f"ask for a link, also where one is kept [{VARIABLE}]")
+        parser.add_argument("--new", action="store_true", help=f"use a new link, even if one is stored [{VARIABLE}]")
         settings.add_flags(parser, ClientSettings, "CLIENT_AGENT", only=own)
     return parser.parse_args(arguments)
 
 
 def _settings(invite: Invite, flags: argparse.Namespace, environ: MutableMapping[str, str]) -> ClientSettings:
-    """Those of the client-agent's flags and variables, with what the invite says in the place of theirs."""
+    """The client-agent's settings from flags and variables, with the invite's values on top."""
     if invite.key:
         raise UsageError("the link is for a newer version of this program: take the command from its page, or update")
     loaded = settings.load(ClientSettings, "CLIENT_AGENT", flags, environ)
-    # Who listens for other machines, too, is in a container mostly, where no game listens for announcements.
+    # Listening on more than loopback mostly means a container, where no game hears announcements.
     listed = invite.app == MINECRAFT and is_loopback(loaded.listen_address)
     return dataclasses.replace(
         loaded,
@@ -128,9 +128,9 @@ def _settings(invite: Invite, flags: argparse.Namespace, environ: MutableMapping
 
 
 def _keep(kept: KeptInvites, invite: Invite, *, asked: bool) -> str:
-    """Keep it for the next time. Returns what to say of that."""
+    """Store it for next time. Returns what to tell the user."""
     try:
         name, new = kept.keep(invite)
     except OSError as exc:
-        return f"your link is not kept, as {kept.folder} cannot be written: {why(exc)}" if asked else ""
-    return f"your link is kept: next time, tcp-ws-tunnel join {name} does not ask for it" if new else ""
+        return f"your link is not stored, as {kept.folder} cannot be written: {why(exc)}" if asked else ""
+    return f"your link is stored: next time, tcp-ws-tunnel join {name} does not ask for it" if new else ""

@@ -1,4 +1,4 @@
-"""The doctor of a friend: what is wrong with the way to the server, and what they can do about it."""
+"""The friend's doctor: checks an invite and the path to the server, with advice that a friend can follow."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ..lan import default_address
 from ..settings import ClientSettings
 from .service import ASK, free_port
 
-# What a friend can do, where the advice for owners and operators is of no use to them.
+# Replaces advice for owners and operators, by check.
 _ADVICE: Final = {
-    "name": "is this computer online? If other pages open, ask your friend whether the relay has another address now",
-    "tcp": "is this computer online, and does its firewall let it out? If so the relay is down: tell your friend",
-    "presence": "your friend's side is not connected as it should be: tell them",
+    "name": "is this computer online? If other sites open, ask your friend whether the relay has moved",
+    "tcp": "is this computer online, and does its firewall let it out? If both, the relay is down: tell your friend",
+    "presence": "the other side is not connected properly: tell your friend",
     "target": "the tunnel works, but the server behind it does not answer: tell your friend",
     "expiry": ASK,
 }
 
 
 class InviteDoctor(ClientDoctor):
-    """Looks at the invite and at this machine first, then goes the way that a leg goes."""
+    """Checks the invite and this machine first, then the path of a leg."""
 
     def __init__(self, settings: ClientSettings, invite: Invite, say: Say) -> None:
         super().__init__(settings, say)
@@ -51,7 +51,7 @@ class InviteDoctor(ClientDoctor):
 
     async def _link(self) -> str:
         label = f" ({self._invite.label})" if self._invite.label else ""
-        return f"whole: for {self._invite.grant.subject}, to {self._invite.tunnel}{label}"
+        return f"complete: invites {self._invite.grant.subject} to {self._invite.tunnel}{label}"
 
     async def _port(self) -> str:
         wanted = self._invite.port
@@ -59,7 +59,7 @@ class InviteDoctor(ClientDoctor):
         if port != wanted:
             raise Warned(
                 f"{wanted} is in use on this computer",
-                f"if it is not tcp-ws-tunnel join that uses it, that will take {port}: use the address it prints",
+                f"unless tcp-ws-tunnel join itself is running, it will use {port}: use the address that it prints",
             )
         return f"{port} is free on this computer"
 
@@ -67,7 +67,7 @@ class InviteDoctor(ClientDoctor):
         address = default_address()
         if not address:
             raise Warned(
-                "this computer has no network that takes multicast, so the game cannot list the server",
-                "add the server in Minecraft by the address that tcp-ws-tunnel join prints",
+                "this computer has no network with multicast, so the game cannot list the server",
+                "add the server in Minecraft with the address that tcp-ws-tunnel join prints",
             )
         return f"the game will find the server at {address}"

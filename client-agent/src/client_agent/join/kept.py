@@ -1,4 +1,4 @@
-"""The invites that a friend has used, in their own configuration folder: one file each, for nobody else to read."""
+"""Stores invites in the user's configuration folder: one file each, readable by that user only."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from tunnel_core.protocol.endpoints import is_tunnel
 from tunnel_core.protocol.invite import MAX_INPUT, Invite
 
 ENDING: Final = ".invite"
-MAX_NAME: Final = 59  # characters of a tunnel's name that are left if a number follows it
+MAX_NAME: Final = 59  # characters of the tunnel's name if a number follows
 
 
 def default_folder() -> Path:
-    """Where the invites of this user are kept."""
+    """The folder of this user's invites."""
     return platformdirs.user_config_path("tcp-ws-tunnel", appauthor=False) / "invites"
 
 
 class KeptInvites:
-    """The invites in `folder`. Each has a name: that of its tunnel, with a number if another relay's has it already."""
+    """The invites in `folder`, each named after its tunnel, with a number if another relay's tunnel has that name."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -39,25 +39,25 @@ class KeptInvites:
         return sorted(filter(is_tunnel, found))
 
     def read(self, name: str) -> Invite:
-        """The invite of that name. Raises UsageError if there is none, or none that is whole."""
+        """The invite of that name. Raises UsageError if it is missing, unreadable or damaged."""
         try:
             with self._path(name).open(encoding="utf-8", errors="replace") as file:
                 text = file.read(MAX_INPUT)
         except FileNotFoundError as exc:
             names = self.names()
-            others = f"those that are: {', '.join(names)}" if names else "run tcp-ws-tunnel join, and paste your link"
-            raise UsageError(f"no invite '{name}' is kept here: {others}") from exc
+            others = f"choose from {', '.join(names)}" if names else "run tcp-ws-tunnel join, and paste your link"
+            raise UsageError(f"no invite '{name}' is stored here: {others}") from exc
         except OSError as exc:
             raise UsageError(f"cannot read {self._path(name)}: {why(exc)}") from exc
         try:
             return invite.parse(text)
         except UsageError as exc:
             raise UsageError(
-                f"the invite '{name}' is damaged: give your link once more, with tcp-ws-tunnel join --new"
+                f"the invite '{name}' is damaged: paste your link again with tcp-ws-tunnel join --new"
             ) from exc
 
     def keep(self, given: Invite) -> tuple[str, bool]:
-        """Keep it, in the place of an earlier one for the same tunnel. Returns its name, and whether it is new here.
+        """Store it, replacing an earlier one for the same tunnel. Returns its name, and whether anything changed.
 
         Raises OSError.
         """
@@ -65,7 +65,7 @@ class KeptInvites:
         if there == given:
             return name, False
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Made for its owner alone (mode 0600; on Windows the profile's own rights), whole or not at all.
+        # Readable by its owner only (mode 0600; on Windows by the profile's ACL), and never half-written.
         descriptor, temporary = tempfile.mkstemp(dir=self.folder)
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -77,7 +77,7 @@ class KeptInvites:
         return name, True
 
     def forget(self, name: str) -> None:
-        """Remove it. Raises UsageError if there is none."""
+        """Delete it. Raises UsageError if there is none."""
         try:
             self._path(name).unlink()
         except FileNotFoundError:
@@ -86,7 +86,7 @@ class KeptInvites:
             raise UsageError(f"cannot remove {self._path(name)}: {why(exc)}") from exc
 
     def _name_for(self, given: Invite) -> tuple[str, Invite | None]:
-        """The name to keep it by, and what has that name now."""
+        """The name to store it under, and the invite that it replaces."""
         numbered = (f"{given.tunnel[:MAX_NAME].rstrip('-')}-{number}" for number in itertools.count(2))
         taken = self.names()
         for name in itertools.chain((given.tunnel,), numbered):

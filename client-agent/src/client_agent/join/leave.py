@@ -1,4 +1,4 @@
-"""tcp-ws-tunnel leave: forgets a link that `join` has kept."""
+"""tcp-ws-tunnel leave: forgets a stored link."""
 
 from __future__ import annotations
 

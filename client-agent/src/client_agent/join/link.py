@@ -1,4 +1,4 @@
-"""Where the link comes from: a prompt, standard input, TUNNEL_INVITE, or what was kept. Never the command line."""
+"""Finds the link: stored, in TUNNEL_INVITE, on standard input, or at a prompt. Never on the command line."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from .kept import KeptInvites
 
 VARIABLE: Final = "TUNNEL_INVITE"
 PROMPT: Final = "Paste your link here and press Enter: "
-LINES: Final = 12  # that may be given at the prompt: a mail has broken a link into fewer
+LINES: Final = 12  # read at the prompt: mail programs break a link into fewer
 _LINK: Final = re.compile(r"://|%3A%2F%2F|(#|%23)\d|^\d+\.[\w-]{40}", re.IGNORECASE)  # whole, cut or rewritten
 
 AN_ARGUMENT: Final = (
-    "a link is no argument: every user of this machine can see it there (ps), and your shell's history keeps it. "
-    "Run tcp-ws-tunnel join, and paste it when asked; take this line out of the history"
+    "do not pass the link as an argument: other users of this machine can see it (ps), and your shell's history keeps "
+    "it. Run tcp-ws-tunnel join, paste the link when asked, and delete this line from the history"
 )
 
 
 def refuse_links(arguments: Sequence[str]) -> None:
-    """Raise UsageError if one of the arguments is a link, without showing it."""
+    """Raise UsageError, which does not show it, if an argument is a link."""
     if any(map(_LINK.search, arguments)):
         raise UsageError(AN_ARGUMENT)
 
 
 def name_of(words: Sequence[str]) -> str | None:
-    """The name of a kept invite, where one was written. Raises UsageError."""
+    """The name of a stored invite, if one was given. Raises UsageError."""
     if not words:
         return None
     if len(words) > 1 or not is_tunnel(words[0]):
-        raise UsageError("that is not the name of an invite: write one alone, up to 63 of a-z, 0-9 and -")
+        raise UsageError("that is not the name of an invite: give one name, up to 63 of a-z, 0-9 and -")
     return words[0]
 
 
 def find(
     name: str | None, kept: KeptInvites, environ: MutableMapping[str, str], given: TextIO | None, *, new: bool = False
 ) -> tuple[Invite, bool]:
-    """The invite to use, and whether it was given just now and not kept before.
+    """The invite to use, and whether it was just given (True) or stored (False).
 
-    TUNNEL_INVITE is taken out of `environ`, so that no child process gets it. `new`: ask, also where one is kept.
+    Removes TUNNEL_INVITE from `environ`, so that no child process inherits it. `new` ignores stored invites.
     Raises UsageError.
     """
     from_environment, file = environ.pop(VARIABLE, ""), environ.get(f"{VARIABLE}_FILE", "")
@@ -66,15 +66,15 @@ def find(
             return invite.parse(text), True
     if not new and names:
         if len(names) > 1:
-            raise UsageError(f"which one? write one of {', '.join(names)} after the command (or --new for a new link)")
+            raise UsageError(f"which invite? add its name: {', '.join(names)} (or --new for a new link)")
         return kept.read(names[0]), False
     if not asks:
-        raise UsageError(f"there is no link: give it on standard input or in {VARIABLE}, or run this on a terminal")
+        raise UsageError(f"there is no link: pass it on standard input or in {VARIABLE}, or run this in a terminal")
     return _asked(given), True
 
 
 def _piped(given: TextIO) -> str:
-    """What comes on standard input, to its end."""
+    """All of standard input, in UTF-8 or UTF-16."""
     data = given.buffer.read(MAX_INPUT) if hasattr(given, "buffer") else given.read(MAX_INPUT).encode()
     try:
         return textfile.decode(data)
@@ -83,7 +83,7 @@ def _piped(given: TextIO) -> str:
 
 
 def _asked(given: TextIO | None) -> Invite:
-    """What is pasted, perhaps in several lines. Raises UsageError after a few that came to nothing."""
+    """What a person pastes, perhaps as several lines. Raises UsageError after too many."""
     assert given is not None, "there is a terminal"
     text = ""
     for _ in range(LINES):

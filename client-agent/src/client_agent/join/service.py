@@ -1,4 +1,4 @@
-"""A client-agent for one invite, which talks to the friend who uses it."""
+"""A client-agent for one invite."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..service import ClientAgent
 from ..settings import ClientSettings
 from .status import StatusLine
 
-NEXT_PORTS: Final = 10  # that are tried where the invite's is taken; then any that is free
-ASK: Final = "ask your friend for a new link, and give it with: tcp-ws-tunnel join --new"
+NEXT_PORTS: Final = 10  # to try before taking any free one
+ASK: Final = "ask your friend for a new link, and paste it into: tcp-ws-tunnel join --new"
 
 
 def free_port(address: str, wanted: int) -> int:
-    """The port `wanted`, or else the next that is free on `address`."""
+    """`wanted`, or the next port that is free on `address`."""
     for port in (*range(wanted, min(wanted + NEXT_PORTS, 65536)), 0):
         try:
             listening = ports.listen(address, port)
@@ -29,11 +29,11 @@ def free_port(address: str, wanted: int) -> int:
         for sock in listening:
             sock.close()
         return found
-    return wanted  # none is free, as whoever tries will say
+    return wanted  # none is free: listening on it will raise
 
 
 class Joined(ClientAgent):
-    """With a `status` line it says there what is to be said, and not in the log. `remarks` follow on `connected`."""
+    """Prints above `status` instead of logging, if there is one: `connected`, then the `remarks`."""
 
     def __init__(self, settings: ClientSettings, app: str, remarks: list[str], status: StatusLine | None) -> None:
         super().__init__(settings)

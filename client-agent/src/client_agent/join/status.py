@@ -1,4 +1,4 @@
-"""One line on a terminal, written anew each second: connected or why not, round trip, traffic, pauses survived."""
+"""The status line of `join`, updated every second: connected or why not, round trip, traffic, pauses survived."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class StatusLine:
         self._tick()
 
     def stop(self) -> None:
-        """Leave the terminal to others, with a last word."""
+        """End the line with a summary."""
         if self._timer is None:
             return
         self._timer.cancel()
@@ -89,7 +89,7 @@ class StatusLine:
         )
 
     def say(self, text: str) -> None:
-        """A line that stays, above the living one."""
+        """Print a line that stays, above the status."""
         self._write(text, _width())
         self._out.write("\n")
         self._out.flush()
@@ -113,7 +113,7 @@ class StatusLine:
             return f"connecting to {self._relay} ..."
         if absence:
             waiting = [f"{streams} held"] if now.streams else []
-            reason = absence.removeprefix(f"cannot reach {self._relay}: ")  # the last: a narrow terminal cuts it
+            reason = absence.removeprefix(f"cannot reach {self._relay}: ")  # last, where a narrow terminal cuts it off
             return " | ".join(["connecting again", *waiting, *survived, reason])
         trip = [f"{self._round_trip * 1000:.0f} ms to the relay"] if self._round_trip else []
         down = show_bytes((now.received - before.received) / seconds)
@@ -121,10 +121,10 @@ class StatusLine:
         return " | ".join(["connected", *trip, f"{down}/s down, {up}/s up", streams, *survived])
 
     def _write(self, text: str, width: int) -> None:
-        """Over what stands in the line. What a peer said in it does nothing to the terminal."""
+        """Overwrite the line. Control characters in a peer's reason do not reach the terminal."""
         shown = "".join(c if c.isprintable() else "?" for c in text)
         self._out.write(f"\r{shown.ljust(width)}")
 
 
 def _width() -> int:
-    return shutil.get_terminal_size().columns - 1  # a full line would begin another
+    return shutil.get_terminal_size().columns - 1  # a full line would wrap
