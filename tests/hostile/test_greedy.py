@@ -22,7 +22,7 @@ from support.faults import metric, wait_until
 from support.figures import tell
 from support.fortress import Attacker, masked, request
 from tunnel_core.net.buffers import READ_SIZE
-from tunnel_core.net.leg import HIGH_WATER
+from tunnel_core.net.outgoing import HIGH_WATER
 from tunnel_core.protocol import tokens
 from tunnel_core.protocol.frames import CloseCode
 from websockets.frames import Opcode

@@ -15,7 +15,8 @@ from support.fortress import masked
 from support.peer import Opcode, Peer, get
 from support.system import System, token
 from support.wire import Wire
-from tunnel_core.net.leg import HIGH_WATER, Leg
+from tunnel_core.net.leg import Leg
+from tunnel_core.net.outgoing import HIGH_WATER
 from tunnel_core.net.tcp import TcpConnection
 from tunnel_core.protocol.endpoints import Role
 from websockets.asyncio.client import connect as connect_websocket

@@ -12,8 +12,8 @@ import support.peer
 from support.apps import Streams
 from support.peer import Opcode, Peer
 from support.system import System, bearer
-from tunnel_core.net.leg import MANY_WRITES
 from tunnel_core.net.liveness import LegTimes
+from tunnel_core.net.outgoing import MANY_WRITES
 
 PING = b"?" * 125
 

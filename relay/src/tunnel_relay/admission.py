@@ -83,9 +83,9 @@ class Admission:
             raise
         self._limits.check_leg(address, grant)
         leg_id = new_id()
-        told = {LEG_HEADER: leg_id}
+        headers = {LEG_HEADER: leg_id}
         if request.path.startswith(PROBE):
-            return Upgrade(functools.partial(self._probe, tunnel, address, grant), SUBPROTOCOL, told)
+            return Upgrade(functools.partial(self._probe, tunnel, address, grant), SUBPROTOCOL, headers)
         subject = grant.subject if grant is not None else ANYBODY
         v1 = SUBPROTOCOL in request.subprotocols
         if not v1 and any(name.startswith(PROTOCOL_FAMILY) for name in request.subprotocols):
@@ -110,7 +110,7 @@ class Admission:
                 subject=subject,
             )
 
-        return Upgrade(make_leg, SUBPROTOCOL, told) if v1 else Upgrade(make_leg, None)
+        return Upgrade(make_leg, SUBPROTOCOL, headers) if v1 else Upgrade(make_leg, None)
 
     def _probe(self, tunnel: str, address: str, grant: Grant | None) -> ProbeLeg:
         return ProbeLeg(self._pairing, self._limits, self.probes, tunnel=tunnel, address=address, grant=grant)

@@ -126,7 +126,7 @@ def _add_token_flags(parser: argparse.ArgumentParser) -> None:
 def _show(given: str) -> str:
     grant = tokens.read(tokens.clean(sys.stdin.read(tokens.MAX_TOKEN) if given == "-" else given))
     expires = dt.datetime.fromtimestamp(grant.expires, tz=dt.UTC)
-    told = {
+    shown = {
         "id": grant.id,
         "subject": grant.subject,
         "role": grant.role,
@@ -135,7 +135,7 @@ def _show(given: str) -> str:
         "streams": grant.streams,
         "networks": " ".join(grant.networks),
     }
-    return "\n".join(f"{name:<9} {value}" for name, value in told.items() if value)
+    return "\n".join(f"{name:<9} {value}" for name, value in shown.items() if value)
 
 
 def _token(loaded: RelaySettings, flags: argparse.Namespace) -> str:

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from tunnel_core.errors import ProtocolViolation
-from tunnel_core.net.leg import PEACEFUL, Leg, Monitor
+from tunnel_core.net.leg import Leg, Monitor
+from tunnel_core.net.outgoing import PEACEFUL
 from tunnel_core.protocol.control import (
     EARLY_DATA,
     Fin,

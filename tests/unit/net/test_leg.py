@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import pytest
 from tunnel_core.net.buffers import READ_SIZE
-from tunnel_core.net.leg import HIGH_WATER, MANY_WRITES, MOST_UNSENT, Leg
+from tunnel_core.net.leg import Leg
 from tunnel_core.net.liveness import LegMonitor
+from tunnel_core.net.outgoing import HIGH_WATER, MANY_WRITES, MOST_UNSENT
 from tunnel_core.protocol.control import EARLY_DATA
 from tunnel_core.protocol.frames import FrameReader, control_frame
 from websockets.frames import Opcode

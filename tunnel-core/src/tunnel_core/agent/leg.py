@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Generic, Protocol, Self, TypeVar
 
 from ..errors import ProtocolViolation
-from ..net.leg import HIGH_WATER, MOST_UNSENT, Leg, Monitor
+from ..net.leg import Leg, Monitor
+from ..net.outgoing import HIGH_WATER, MOST_UNSENT
 from ..protocol.budget import Share
 from ..protocol.control import MAX_MESSAGE, Decoder, Message, Unknown, encode
 from ..protocol.frames import CloseCode

@@ -13,9 +13,9 @@ from .address import Address
 from .sockets import tune, why
 
 BACKLOG: Final = 1024
-BATCH: Final = 8  # connections that asyncio accepts in one turn of its loop
-# Descriptors by which a bound on accepted connections is passed: asyncio tells of a connection two turns
-# after accepting it, and closes one a turn after it is told to.
+BATCH: Final = 8  # connections that asyncio accepts in one iteration of its loop
+# Descriptors by which a bound on accepted connections is passed: asyncio tells of a connection two iterations
+# after accepting it, and closes one an iteration after the call.
 OVERSHOOT: Final = 3 * BATCH
 FREE_PORT_TRIES: Final = 10  # one that is free on one address is seldom in use on the next
 
@@ -88,7 +88,7 @@ def _bind_all(places: Sequence[tuple[int, tuple[Any, ...]]], port: int) -> list[
 
 async def accept(make_protocol: Callable[[], asyncio.BaseProtocol], sock: socket.socket) -> asyncio.Server:
     """Accept connections on `sock`, which is the server's from now on."""
-    # A server of asyncio's sets the backlog anew, and accepts that many connections in one turn.
+    # A server of asyncio's sets the backlog anew, and accepts that many connections in one iteration.
     server = await asyncio.get_running_loop().create_server(make_protocol, sock=sock, backlog=BATCH)
     sock.listen(BACKLOG)
     return server

@@ -38,6 +38,7 @@ __all__ = [
     "control_frame",
     "mask_keys",
     "masked_frame",
+    "new_key",
     "plain_frame",
 ]
 
@@ -409,7 +410,7 @@ _SHORT_HEADERS: Final = tuple(_header(FINAL_BINARY, length, 0) for length in ran
 _SHORT_MASKED_HEADERS: Final = tuple(_header(FINAL_BINARY, length, MASKED) for length in range(126))
 
 
-_new_key: Final = mask_keys().__next__
+new_key: Final = mask_keys().__next__
 
 
 def plain_frame(pieces: Sequence[memoryview | bytes], size: int) -> tuple[memoryview | bytes, ...]:
@@ -419,7 +420,7 @@ def plain_frame(pieces: Sequence[memoryview | bytes], size: int) -> tuple[memory
 
 def masked_frame(pieces: Sequence[memoryview | bytes], size: int) -> tuple[memoryview | bytes, ...]:
     """A masked binary message of `size` bytes in one frame: its header, then a masked copy of the pieces."""
-    key = _new_key()
+    key = new_key()
     header = _SHORT_MASKED_HEADERS[size] if size < 126 else _header(FINAL_BINARY, size, MASKED)
     return header + key, apply_mask(pieces[0] if len(pieces) == 1 else b"".join(pieces), key)
 
