@@ -85,6 +85,24 @@ def test_one_half_goes_on_after_the_other_has_ended() -> None:
         assert all_finished(simulation)
 
 
+def test_what_an_application_says_at_once_waits_for_the_seal() -> None:
+    """Though its socket is held: uvloop reads a new connection all the same. Its end waits, too."""
+    simulation = Simulation(seals=seals())
+    said = b"x" * simulation.client_end.credit
+    simulation.client_end.local_data(said)
+    assert simulation.client_end.credit == 1  # what comes now is a few bytes, for which there is room
+    simulation.client_end.local_data(b"y")
+    simulation.client_end.local_eof()
+    simulation.client_app.ended = simulation.client_app.eof_taken = True
+    simulation.client_app.written += said + b"y"
+    simulation.client_app.taken = len(simulation.client_app.written)
+    simulation.host_app.ended = True
+    simulation.dial()
+    simulation.settle()
+    assert simulation.host_app.read == said + b"y"
+    assert all_finished(simulation)
+
+
 def test_the_target_is_not_connected_before_the_client_has_shown_its_key() -> None:
     """A ClientHello that somebody has heard before and says again leads to no connection."""
     simulation = begun(seals())

@@ -17,6 +17,7 @@ from tunnel_core.service.run import raise_descriptor_limit
 from .gateway import Gateway
 from .lan import ALL_ADDRESSES, LanWorld
 from .listener import Listener
+from .seals import Seals
 from .session import Load
 from .settings import ClientSettings
 from .tunnel import ClientTunnel
@@ -31,7 +32,8 @@ class ClientAgent(Agent[ClientSettings]):
         token_role: TokenRole = "gateway" if settings.is_gateway else "client"
         super().__init__(settings, "client", settings.tunnels, times, token_role=token_role)
         self._load = Load(raise_descriptor_limit())
-        self._tunnels = {name: ClientTunnel(self.context, self._load, name) for name in settings.tunnels}
+        self._seals = Seals(settings, self.context.credentials.grant().id if settings.token else None)
+        self._tunnels = {name: self._tunnel(name) for name in settings.tunnels}
         self._listeners = [
             Listener(
                 forward.address or settings.listen_address,
@@ -43,11 +45,14 @@ class ClientAgent(Agent[ClientSettings]):
         ]
         self._gateway = None
         if settings.is_gateway:
-            on_demand = functools.partial(ClientTunnel, self.context, self._load, on_demand=True)
+            on_demand = functools.partial(self._tunnel, on_demand=True)
             self._gateway = Gateway(self.context, self.registry, self._tunnels, on_demand)
         self._draining = False
         self._worlds = {name: self._world(name, shown) for name, shown in settings.announce}
         self._timer: asyncio.TimerHandle | None = None
+
+    def _tunnel(self, name: str, *, on_demand: bool = False) -> ClientTunnel:
+        return ClientTunnel(self.context, self._load, name, self._seals.of(name), on_demand=on_demand)
 
     @property
     def ports(self) -> list[int]:

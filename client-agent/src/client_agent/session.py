@@ -13,11 +13,15 @@ from typing import Any, Final, Protocol
 from tunnel_core.agent.context import AgentContext
 from tunnel_core.agent.pace import Pace
 from tunnel_core.agent.session import RawSession, Session
+from tunnel_core.net.buffers import FRAME_SIZE
 from tunnel_core.net.tcp import TcpConnection
-from tunnel_core.protocol.control import Goaway, Paired, Refused, Resumed, ToClient
+from tunnel_core.protocol.control import Accepted, Goaway, Paired, Refused, Resumed, ToClient
 from tunnel_core.protocol.frames import CloseCode
-from tunnel_core.protocol.local import Nowhere
+from tunnel_core.protocol.local import HOLD_SEAL, Nowhere
 from tunnel_core.protocol.resume import ClientStream
+from tunnel_core.protocol.seal.errors import Fault, SealError
+from tunnel_core.protocol.seal.local import SealedLocal
+from tunnel_core.protocol.seal.tls import ClientTls
 from tunnel_core.protocol.sniff.reader import LIMIT
 from tunnel_core.protocol.stream import Outcome, Phase
 from tunnel_core.protocol.tokens import EXPIRED
@@ -103,6 +107,7 @@ class ClientSession(Session[ClientStream[ClientLeg]]):
         context: AgentContext[ClientSettings],
         tunnel: Tunnel,
         load: Load,
+        tls: ClientTls | None,
         *,
         tcp: TcpConnection | None = None,
         source: str = "",
@@ -121,10 +126,23 @@ class ClientSession(Session[ClientStream[ClientLeg]]):
         self.tcp = tcp or TcpConnection(context.streams.memory, self._start)
         # A visitor's address at a gateway; else all local applications count together.
         self._owner = source.rpartition(":")[0] or tunnel.name
+        self._seal = seal = None
+        if tls is not None:
+            self._seal = seal = SealedLocal(
+                tls, self.tcp, largest=FRAME_SIZE, failed=self._seal_failed, sealed=self._end_sealing
+            )
         self.stream = ClientStream(
-            self.tcp, context=context.streams, owner=self._owner, closed=self._closed, source=source
+            seal or self.tcp,
+            context=context.streams,
+            owner=self._owner,
+            closed=self._closed,
+            source=source,
+            e2e=seal is not None,
         )
-        self.tcp.carrier = self.stream
+        self.tcp.carrier = seal or self.stream
+        if seal is not None:
+            seal.carrier = self.stream
+            seal.start()
 
     # Opening and moving: the tunnel gives a leg whenever one is asked for.
 
@@ -132,7 +150,7 @@ class ClientSession(Session[ClientStream[ClientLeg]]):
         """Carry a connection that there is already, and that has `said` something."""
         self._start()
         if said and self.stream.phase is Phase.OPENING:
-            self.stream.local_data(said)
+            self.tcp.carrier.local_data(said)
 
     def _start(self) -> None:
         self._log = self._log.bind(client=self._source or self.tcp.peer)
@@ -170,6 +188,10 @@ class ClientSession(Session[ClientStream[ClientLeg]]):
         elif leg is stream.candidate:
             if not isinstance(message, Paired):
                 self._on_answer(leg, message)
+        elif stream.e2e and (
+            (isinstance(message, Paired) and message.raw) or (isinstance(message, Accepted) and not message.e2e)
+        ):
+            self._seal_failed(SealError(Fault.UNSEALED_HOST))
         elif isinstance(message, Paired) and message.raw:
             self._become_raw(leg)
         elif isinstance(message, Refused) and message.retry:
@@ -183,7 +205,9 @@ class ClientSession(Session[ClientStream[ClientLeg]]):
             was_opening = stream.phase is Phase.OPENING
             if isinstance(message, Refused) and was_opening:
                 self._tunnel.host_is(there=False)
-                if stream.sent <= LIMIT and self._asleep(b"".join(stream.replay.since(0))):
+                said = stream.replay.since(0) if self._seal is None else (self._seal.early,)
+                if stream.sent <= LIMIT and self._asleep(b"".join(said)):
+                    self.tcp.release(HOLD_SEAL)
                     stream.local = Nowhere()
             stream.on_message(message)
             if was_opening and stream.phase is Phase.LIVE:
@@ -287,6 +311,8 @@ class ClientSession(Session[ClientStream[ClientLeg]]):
         self._arm(None)
         self._reattached()
         self.opened(stream=self.stream.id)
+        if self.stream.e2e:
+            self._begin_sealing()
         self._move_if_leaving()
 
     def _become_raw(self, leg: ClientLeg) -> None:

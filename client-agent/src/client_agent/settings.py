@@ -13,7 +13,7 @@ from tunnel_core.protocol.endpoints import is_tunnel
 from tunnel_core.protocol.invite import MAX_LABEL, is_label
 from tunnel_core.protocol.routes import Route, parse_route
 from tunnel_core.protocol.tokens import Network, parse_network
-from tunnel_core.service.settings import count, seconds, setting
+from tunnel_core.service.settings import Secret, count, seconds, secret, setting
 
 
 class Forward(NamedTuple):
@@ -165,6 +165,14 @@ class ClientSettings(AgentSettings):
         parse=network_of,
         repeat=True,
         metavar="CIDR",
+    )
+    e2e_key: Secret = setting(
+        Secret(),
+        "the keys of sealed tunnels that belong to the token, as 'host-agent e2e-key' prints them",
+        parse=secret,
+    )
+    e2e_secret: Secret = setting(
+        Secret(), "the secret of the sealed tunnels itself, on their owner's own machines", parse=secret
     )
     warm: int = warm_legs(2, "legs, and pairs free for the next stream, kept ready for each tunnel")
 

@@ -12,6 +12,7 @@ from tunnel_core.errors import TunnelError
 from tunnel_core.net.tcp import TcpConnection
 from tunnel_core.protocol.control import Goaway, Paired, ToClient, Unknown
 from tunnel_core.protocol.frames import CloseCode
+from tunnel_core.protocol.seal.tls import ClientTls
 
 from .leg import ClientLeg
 from .session import ClientSession, Kind, Load
@@ -29,13 +30,20 @@ class ClientTunnel:
     """Gives each new stream a leg, and each that lost its leg another (the LegOwner of its legs)."""
 
     def __init__(
-        self, context: AgentContext[ClientSettings], load: Load, name: str, *, on_demand: bool = False
+        self,
+        context: AgentContext[ClientSettings],
+        load: Load,
+        name: str,
+        tls: ClientTls | None,
+        *,
+        on_demand: bool = False,
     ) -> None:
         self._context = context
         self._warm = 0 if on_demand else context.settings.warm
         self._load = load
         self.name = name
         self.stream_log = context.stream_log.bind(tunnel=name)
+        self._tls = tls  # of a sealed tunnel
         self._free: list[ClientLeg] = []  # pairs whose stream has ended cleanly, the latest last
         self._away_since: float | None = None  # when a stream was refused first, as the host was away
         self._refused_at: float | None = None  # and last
@@ -49,11 +57,11 @@ class ClientTunnel:
             denied=self._denied if on_demand else context.fail,
             log=context.log.bind(tunnel=name),
         )
-        context.metrics.count_ready(name, lambda: self.pool.ready + len(self._free))
+        context.metrics.count_ready(name, lambda: self.pool.ready + len(self._free), sealed=tls is not None)
 
     def new_connection(self) -> TcpConnection:
         """The protocol for a local connection that is being accepted; it is carried from then on."""
-        session = ClientSession(self._context, self, self._load)
+        session = ClientSession(self._context, self, self._load, self._tls)
         self._load.sessions.add(session)
         return session.tcp
 
@@ -62,7 +70,7 @@ class ClientTunnel:
 
         If the stream is refused, `asleep` is asked whether it answers all that he said; else the connection is reset.
         """
-        session = ClientSession(self._context, self, self._load, tcp=tcp, source=source, asleep=asleep)
+        session = ClientSession(self._context, self, self._load, self._tls, tcp=tcp, source=source, asleep=asleep)
         self._load.sessions.add(session)
         session.begin(said)
 

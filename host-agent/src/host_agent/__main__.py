@@ -19,6 +19,11 @@ def run() -> None:
         invite()
     from tunnel_core.service.run import command
 
+    if sys.argv[1:2] == ["e2e-key"]:
+        from . import e2e_key
+
+        command(lambda arguments: e2e_key.main(arguments[1:], os.environ, sys.stdout))
+
     from .cli import main
 
     command(lambda arguments: main(arguments, os.environ))

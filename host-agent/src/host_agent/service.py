@@ -10,6 +10,7 @@ from tunnel_core.agent.base import Agent
 from tunnel_core.agent.session import Session
 from tunnel_core.agent.times import AgentTimes
 
+from .seals import Seals
 from .settings import HostSettings
 from .tunnel import HostTunnel
 
@@ -21,7 +22,8 @@ class HostAgent(Agent[HostSettings]):
 
     def __init__(self, settings: HostSettings, times: AgentTimes = AgentTimes()) -> None:
         super().__init__(settings, "host", [offer.tunnel for offer in settings.tunnel], times)
-        self._tunnels = [HostTunnel(self.context, offer) for offer in settings.tunnel]
+        self._seals = Seals(settings, self.context.log)
+        self._tunnels = [HostTunnel(self.context, offer, self._seals.of(offer.tunnel)) for offer in settings.tunnel]
         self._timer: asyncio.TimerHandle | None = None
 
     def sessions(self) -> Iterable[Session[Any]]:
@@ -56,6 +58,9 @@ class HostAgent(Agent[HostSettings]):
         await super().stop()
 
     def _tick(self) -> None:
+        revoked = self._seals.reread()
         for tunnel in self._tunnels:
             tunnel.tick()
+            if revoked:
+                tunnel.end_revoked(self._seals.revoked)
         self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)

@@ -7,10 +7,14 @@ from typing import Final, Protocol
 
 from tunnel_core.agent.context import AgentContext
 from tunnel_core.agent.session import Session
+from tunnel_core.net.buffers import FRAME_SIZE
 from tunnel_core.net.tcp import TcpConnection
 from tunnel_core.protocol.control import Open, Resume, ToHost
 from tunnel_core.protocol.frames import CloseCode
 from tunnel_core.protocol.resume import HostStream
+from tunnel_core.protocol.seal.errors import Fault, SealError
+from tunnel_core.protocol.seal.local import SealedLocal
+from tunnel_core.protocol.seal.tls import HostTls
 from tunnel_core.protocol.stream import Outcome, Phase
 from tunnel_core.service.logs import Throttle
 
@@ -36,29 +40,76 @@ class Tunnel(Protocol):
 
 
 class HostSession(Session[HostStream[HostLeg]]):
-    """Joins a stream to its target, and resumes it on the legs that the client names."""
+    """Joins a stream to its target, and resumes it on the legs that the client names.
 
-    def __init__(self, context: AgentContext[HostSettings], tunnel: Tunnel, leg: HostLeg, message: Open) -> None:
+    With `tls` it is sealed, and the target is not connected before the client has shown its key.
+    """
+
+    def __init__(
+        self, context: AgentContext[HostSettings], tunnel: Tunnel, leg: HostLeg, message: Open, tls: HostTls | None
+    ) -> None:
         log = tunnel.stream_log.by(leg.subject)
-        caller = Caller(message.source or leg.peer, leg.subject, message.stream)
+        self._caller = caller = Caller(message.source or leg.peer, leg.subject, message.stream)
         log = log.bind(client=caller.address, subject=leg.subject, stream=message.stream)
         super().__init__(context, tunnel.name, log)
         self._tunnel = tunnel
         self.subject = leg.subject  # whose stream it is
-        tcp = TcpConnection(context.streams.memory)
-        self.stream = HostStream(message, tcp, leg, context=context.streams, owner=leg.subject, closed=self._closed)
-        tcp.carrier = self.stream
+        self._tcp = tcp = TcpConnection(context.streams.memory)
+        self._seal: SealedLocal | None = None
+        if tls is not None:
+            self._seal = SealedLocal(
+                tls,
+                tcp,
+                largest=FRAME_SIZE,
+                failed=self._seal_failed,
+                sealed=self._sealed,
+                answers=self._accept,
+            )
+        self.stream = HostStream(
+            message, self._seal or tcp, leg, context=context.streams, owner=leg.subject, closed=self._closed
+        )
+        tcp.carrier = self._seal or self.stream
         leg.attach(self, self.stream)
-        tunnel.target.connect(tcp, caller, log, self.opened, self.stream.refuse)
+        if self._seal is None:
+            self._connect()
+        else:
+            self._seal.carrier = self.stream
+            self._begin_sealing()
 
     @property
     def moves(self) -> bool:
         """Whether it needs another leg: it has none, or has been asked to leave it."""
         return self.stream.link is None or self.stream.link.leaving
 
-    def opened(self, **fields: object) -> None:
+    def _connect(self) -> None:
+        self._tunnel.target.connect(self._tcp, self._caller, self._log, self.opened, self.stream.refuse)
+
+    def _accept(self) -> None:
         self.stream.accept()
+
+    def opened(self, **fields: object) -> None:
+        if self._seal is None:
+            self._accept()
         super().opened(**fields)
+
+    # Of a sealed stream.
+
+    @property
+    def token(self) -> str:
+        """The id of the token whose key the client has shown; empty until then."""
+        return "" if self._seal is None or self._seal.identity is None else self._seal.identity.token
+
+    def _sealed(self) -> None:
+        self._end_sealing()
+        self._connect()
+
+    def _seal_failed(self, error: SealError) -> None:
+        self._context.metrics.seal_failed(error.fault)
+        self.stream.refuse(error.reason, Outcome.SEAL_BROKEN)
+
+    def revoke(self) -> None:
+        """The client's token was revoked."""
+        self._seal_failed(SealError(Fault.REVOKED))
 
     # What its leg brings.
 

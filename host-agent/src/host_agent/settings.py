@@ -9,7 +9,7 @@ from tunnel_core.agent.settings import AgentSettings, warm_legs
 from tunnel_core.errors import UsageError
 from tunnel_core.net.address import Address, parse_address
 from tunnel_core.protocol.endpoints import is_tunnel
-from tunnel_core.service.settings import seconds, setting, text
+from tunnel_core.service.settings import Secret, seconds, secret, setting, text
 
 
 class Offer(NamedTuple):
@@ -19,14 +19,18 @@ class Offer(NamedTuple):
     target: Address
 
 
+def tunnel_name(value: str) -> str:
+    if not is_tunnel(value):
+        raise UsageError(f"'{value}' is not a tunnel's name: write up to 63 of a-z, 0-9 and -")
+    return value
+
+
 def offer(value: str) -> Offer:
     """`NAME=HOST:PORT` or `NAME=unix:/PATH`."""
     tunnel, equals, target = value.partition("=")
     if not equals:
         raise UsageError(f"'{value}' is not a tunnel: write NAME=HOST:PORT, such as mc=127.0.0.1:25565")
-    if not is_tunnel(tunnel):
-        raise UsageError(f"'{tunnel}' is not a tunnel's name: write up to 63 of a-z, 0-9 and -")
-    return Offer(tunnel, parse_address(target))
+    return Offer(tunnel_name(tunnel), parse_address(target))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +52,18 @@ class HostSettings(AgentSettings):
         repeat=True,
         metavar="TUNNEL",
     )
+    e2e_secret: Secret = setting(
+        Secret(),
+        "secret that seals the tunnels, so that the relay cannot read them; 'relay secret' makes one; of several "
+        "the first makes keys, and all are good",
+        parse=secret,
+    )
+    sealed: tuple[str, ...] = setting(
+        (), "seal TUNNEL alone, and not all of them; repeats", parse=tunnel_name, repeat=True, metavar="TUNNEL"
+    )
+    revoked: str = setting(
+        "", "file with the ids of tokens whose keys of sealed tunnels are refused", parse=text, metavar="FILE"
+    )
     warm: int = warm_legs(4, "legs kept ready for each tunnel; more are dialed while more are needed")
 
     def check(self) -> None:
@@ -60,3 +76,12 @@ class HostSettings(AgentSettings):
         for tunnel in self.proxy_protocol:
             if tunnel not in names:
                 raise UsageError(f"--proxy-protocol: '{tunnel}' is not offered: write --tunnel {tunnel}=HOST:PORT, too")
+        for name in set(self.sealed) - set(names):
+            raise UsageError(f"--sealed: '{name}' is not offered: write --tunnel {name}=HOST:PORT, too")
+        for flag, value in (("--sealed", self.sealed), ("--revoked", self.revoked)):
+            if value and not self.e2e_secret:
+                raise UsageError(f"{flag} is for sealed tunnels: write --e2e-secret-file FILE, too")
+
+    def seals(self, tunnel: str) -> bool:
+        """Whether the streams of `tunnel` are to be sealed."""
+        return bool(self.e2e_secret) and (not self.sealed or tunnel in self.sealed)

@@ -13,7 +13,10 @@ from tunnel_core.net.tcp import TcpConnection
 from tunnel_core.protocol.control import Goaway, Open, Paired, Refused, Resume, ToHost, Unknown
 from tunnel_core.protocol.frames import CloseCode
 from tunnel_core.protocol.resume import HostStream, HostStreams, Refusal
+from tunnel_core.protocol.seal.errors import Fault
+from tunnel_core.protocol.seal.tls import HostTls
 from tunnel_core.protocol.stream import Outcome
+from tunnel_core.service.revoked import Revoked
 
 from .leg import HostLeg
 from .session import HostSession
@@ -28,13 +31,14 @@ STOPS: Final = "the host-agent stops"
 class HostTunnel:
     """Keeps warm legs at the relay and acts on what comes over them (the LegOwner of its legs)."""
 
-    def __init__(self, context: AgentContext[HostSettings], offer: Offer) -> None:
+    def __init__(self, context: AgentContext[HostSettings], offer: Offer, tls: HostTls | None) -> None:
         self._context = context
         self.name = offer.tunnel
         self.stream_log = context.stream_log.bind(tunnel=offer.tunnel)
         settings = context.settings
         self.target = Target(offer.target, settings.target_timeout, tells=offer.tunnel in settings.proxy_protocol)
         self._sessions: dict[HostStream[HostLeg], HostSession] = {}
+        self._tls = tls  # of a sealed tunnel
         self._raw_sessions: set[RawSession] = set()
         self._streams: HostStreams[HostLeg] = HostStreams(remember=context.settings.resume_window)
         self.stopping = False  # nothing new is let in: it would end with the process, in a false FIN
@@ -50,7 +54,7 @@ class HostTunnel:
             denied=context.fail,
             log=context.log.bind(tunnel=self.name),
         )
-        context.metrics.count_ready(self.name, lambda: self.pool.ready)
+        context.metrics.count_ready(self.name, lambda: self.pool.ready, sealed=tls is not None)
 
     def sessions(self) -> Iterable[HostSession | RawSession]:
         """Those of now."""
@@ -105,7 +109,10 @@ class HostTunnel:
         self._waiting = message.waiting
         self.pool.remove(leg)
         self.pool.top_up()
-        if message.raw and self.stopping:
+        if message.raw and self._tls is not None:
+            self._context.metrics.seal_failed(Fault.UNSEALED_CLIENT)
+            leg.close(CloseCode.RESET, Fault.UNSEALED_CLIENT.line)
+        elif message.raw and self.stopping:
             leg.close(CloseCode.RESET, STOPS)
         elif message.raw:
             self._begin_raw(leg)
@@ -128,9 +135,20 @@ class HostTunnel:
         if not self._context.streams.memory.admits(leg.subject):
             leg.send_message(Refused(message.stream, "the host-agent has no memory for more streams of this token"))
             return
-        session = HostSession(self._context, self, leg, message)
+        if message.e2e is not (self._tls is not None):
+            fault = Fault.UNSEALED_HOST if message.e2e else Fault.UNSEALED_CLIENT
+            self._context.metrics.seal_failed(fault)
+            leg.send_message(Refused(message.stream, fault.line))
+            return
+        session = HostSession(self._context, self, leg, message, self._tls)
         self._sessions[session.stream] = session
         self._streams.add(session.stream)
+
+    def end_revoked(self, revoked: Revoked) -> None:
+        """Reset the sealed streams whose tokens are `revoked`."""
+        for session in tuple(self._sessions.values()):
+            if session.token in revoked:
+                session.revoke()
 
     def _on_resume(self, leg: HostLeg, message: Resume) -> None:
         found = self._streams.find(message, leg.client_leg, leg.subject, time.monotonic())

@@ -12,9 +12,9 @@ from tunnel_core.net.http import Request, Response
 from tunnel_core.protocol.endpoints import Role
 from tunnel_core.protocol.tokens import LEEWAY, Grant, verify
 from tunnel_core.service.logs import Logger
+from tunnel_core.service.revoked import Revoked
 from tunnel_core.service.signing import signing_secrets
 
-from .revoked import Revoked
 from .settings import RelaySettings
 
 ANYBODY: Final = "anybody"  # everybody's subject with --auth none

@@ -16,6 +16,7 @@ from support.apps import connect, echo, exchange, serve
 from support.deploy import ROOT, load, run, tool
 from support.system import System
 from tunnel_core.agent.metrics import RESUMES
+from tunnel_core.protocol.seal.errors import Fault
 from tunnel_relay.metrics import WATCHED
 
 DASHBOARD: Final[dict[str, Any]] = json.loads((ROOT / "observability/grafana/dashboards/tunnel.json").read_text())
@@ -127,7 +128,7 @@ def test_what_alerts_count_begins_at_zero() -> None:
     outcomes = {
         word for expr in rules for found in re.findall(r'outcome=~?"([^"]*)"', expr) for word in found.split("|")
     }
-    assert reasons == set(WATCHED)
+    assert reasons == set(WATCHED) | {Fault.CHANGED.label, Fault.TRUNCATED.label, Fault.FALSE_HOST.label}
     assert outcomes <= set(RESUMES)
 
 

@@ -7,12 +7,14 @@ import os
 import stat
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from host_agent import e2e_key
 from host_agent.invite import cli
 from tunnel_core.errors import UsageError
 from tunnel_core.protocol import invite, tokens
+from tunnel_core.protocol.seal import keys
 
 SECRET = "a-secret-for-tests-which-has-more-than-32-bytes"
 RELAY = "wss://relay.example.com"
@@ -224,3 +226,53 @@ def test_the_default_record_is_in_the_users_own_folder(monkeypatch: pytest.Monke
     environ = {"HOST_AGENT_RELAY": RELAY, "HOST_AGENT_SECRET": SECRET}
     assert cli.main(["--tunnel", "mc", "--subject", "alex"], environ, out, io.StringIO()) == 0
     assert (tmp_path / "tcp-ws-tunnel/given-invites.jsonl").exists()
+
+
+def test_an_invite_to_a_sealed_tunnel_holds_its_key(owner: Owner, tmp_path: Path) -> None:
+    """Made by the first secret of the file, for the token beside it; other tunnels have none."""
+    (tmp_path / "e2e").write_text(f"{'n' * 40}\n{'o' * 40}\n")
+    sealed = ["--e2e-secret-file", str(tmp_path / "e2e"), "--sealed", "mc", "--subject", "alex"]
+    made = owner.invites("--tunnel", "mc", *sealed)
+    key = keys.decode(made.key, made.grant.id)
+    assert key == keys.derive(b"n" * 40, "mc", made.grant.id)
+    assert owner.invites("--tunnel", "db", *sealed).key == b""
+
+
+def test_a_key_is_printed_for_a_token_that_is_there_already(tmp_path: Path) -> None:
+    """One line for each of its tunnels, which a client-agent reads."""
+    token = tokens.issue(SECRET.encode(), role="client", tunnels=["mc", "db"], subject="alex", expires=2e9)
+    (tmp_path / "e2e").write_text("n" * 40)
+    (tmp_path / "token").write_text(token)
+    flags = ["--e2e-secret-file", str(tmp_path / "e2e"), "--token-file", str(tmp_path / "token")]
+    out = io.StringIO()
+    assert e2e_key.main(flags, {}, out) == 0
+    lines = dict(line.split("=", 1) for line in out.getvalue().splitlines())
+    token_id = tokens.read(token).id
+    assert lines.keys() == {"mc", "db"}
+    for tunnel, text in lines.items():
+        assert keys.parse(text, token_id) == keys.derive(b"n" * 40, tunnel, token_id)
+
+
+@pytest.mark.parametrize(
+    ("role", "flags", "reason"),
+    [
+        ("host", ("e2e", "token"), "a key is for a client's"),
+        ("client", ("token",), "write --e2e-secret-file FILE"),
+        ("client", ("e2e",), "write --token-file FILE"),
+        ("client", ("e2e", "token", "sealed"), "none of the token's tunnels is sealed"),
+    ],
+)
+def test_what_a_key_cannot_be_made_of(
+    role: Literal["host", "client"], flags: tuple[str, ...], reason: str, tmp_path: Path
+) -> None:
+    (tmp_path / "e2e").write_text("n" * 40)
+    (tmp_path / "token").write_text(
+        tokens.issue(SECRET.encode(), role=role, tunnels=["mc"], subject="alex", expires=2e9)
+    )
+    given = {
+        "e2e": ["--e2e-secret-file", str(tmp_path / "e2e")],
+        "token": ["--token-file", str(tmp_path / "token")],
+        "sealed": ["--sealed", "db"],
+    }
+    with pytest.raises(UsageError, match=reason):
+        e2e_key.main([word for flag in flags for word in given[flag]], {}, io.StringIO())

@@ -14,6 +14,7 @@ from tunnel_core.errors import TunnelError, UsageError
 from tunnel_core.net.address import is_loopback
 from tunnel_core.net.sockets import why
 from tunnel_core.protocol.invite import MINECRAFT, Invite
+from tunnel_core.protocol.seal import keys
 from tunnel_core.service import logs, run, settings
 from tunnel_core.service.settings import Secret
 
@@ -112,8 +113,6 @@ def _parse(
 
 def _settings(invite: Invite, flags: argparse.Namespace, environ: MutableMapping[str, str]) -> ClientSettings:
     """The client-agent's settings from flags and variables, with the invite's values on top."""
-    if invite.key:
-        raise UsageError("the link is for a newer version of this program: take the command from its page, or update")
     loaded = settings.load(ClientSettings, "CLIENT_AGENT", flags, environ)
     # Listening on more than loopback mostly means a container, where no game hears announcements.
     listed = invite.app == MINECRAFT and is_loopback(loaded.listen_address)
@@ -122,6 +121,8 @@ def _settings(invite: Invite, flags: argparse.Namespace, environ: MutableMapping
         relay=relay_url(invite.relay),
         token=Secret(invite.token),
         secret=Secret(),
+        e2e_key=Secret(f"{invite.tunnel}={keys.decode(invite.key, invite.grant.id)}") if invite.key else Secret(),
+        e2e_secret=Secret(),
         forward=(Forward("", invite.port, invite.tunnel),),
         announce=(Announced(invite.tunnel, invite.label or invite.tunnel),) if listed else (),
     )

@@ -17,6 +17,7 @@ from tunnel_core.net.sockets import why
 from tunnel_core.protocol import tokens
 from tunnel_core.protocol.endpoints import is_tunnel
 from tunnel_core.protocol.invite import MAX_LABEL, MINECRAFT, Invite, is_label, relay_address
+from tunnel_core.protocol.seal import keys
 from tunnel_core.service import settings
 from tunnel_core.service.settings import Secret, choice, count, seconds, secret, setting, show_duration, text
 from tunnel_core.service.signing import signing_secrets
@@ -93,7 +94,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str], out: TextIO, err:
     parser.add_argument(
         "--tunnel", dest="name", metavar="NAME", help="the tunnel (default: the one of HOST_AGENT_TUNNEL)"
     )
-    settings.add_flags(parser, HostSettings, "HOST_AGENT", only=("relay", "secret"))
+    settings.add_flags(parser, HostSettings, "HOST_AGENT", only=("relay", "secret", "e2e_secret", "sealed"))
     settings.add_flags(parser, InviteSettings, "HOST_AGENT_INVITE")
     parser.add_argument("--list", action="store_true", help="show who was given an invite, and until when it is good")
     parser.add_argument(
@@ -127,6 +128,7 @@ def _invite(
         port=wanted.port,
         label=wanted.label,
         app=MINECRAFT if minecraft else "",
+        key=_key(host, tunnel, token),
     )
     link = invite.link()
     grant = invite.grant
@@ -175,6 +177,13 @@ def _token(wanted: InviteSettings, secret: Secret, tunnel: str) -> str:
         streams=wanted.streams,
         networks=wanted.network,
     )
+
+
+def _key(host: HostSettings, tunnel: str, token: str) -> bytes:
+    """The key of `tunnel` for this token; empty where it is not sealed."""
+    if not host.seals(tunnel):
+        return b""
+    return keys.derive(signing_secrets(host.e2e_secret)[0], tunnel, tokens.read(token).id).encoded
 
 
 def _remarks(invite: Invite, lasts: float) -> list[str]:

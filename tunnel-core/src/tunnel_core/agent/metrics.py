@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from ..protocol.raw import AnyStream
 from ..protocol.replay import ReplayMemory
+from ..protocol.seal.errors import Fault
 from ..protocol.stream import Outcome
 from ..service.metrics import SECONDS, TunnelLabels
 
@@ -89,10 +90,16 @@ class AgentMetrics:
             registry=registry,
         )
         opened = Counter(
-            "tunnel_agent_streams_opened", "Streams whose target answered.", ("tunnel",), registry=registry
+            "tunnel_agent_streams_opened",
+            "Streams whose target answered; of sealed ones, at a client, whose host did.",
+            ("tunnel", "sealed"),
+            registry=registry,
         )
+        self._sealed: set[str] = set()  # tunnels
         # Each tunnel's own, found once: `labels` costs more than `inc`. An agent has few tunnels.
-        self._opened: Callable[[str], Counter] = functools.cache(lambda tunnel: opened.labels(labels(tunnel)))
+        self._opened: Callable[[str], Counter] = functools.cache(
+            lambda tunnel: opened.labels(labels(tunnel), "yes" if tunnel in self._sealed else "no")
+        )
         self._ended: Callable[[str, str], Counter] = functools.cache(
             lambda tunnel, outcome: ended.labels(labels(tunnel), outcome)
         )
@@ -123,6 +130,12 @@ class AgentMetrics:
             "Control messages of a type that this version does not know: the other end is newer.",
             registry=registry,
         )
+        self._e2e_failures = Counter(
+            "tunnel_agent_e2e_failures",
+            "Streams of sealed tunnels that were refused or broken, by reason.",
+            ("reason",),
+            registry=registry,
+        )
         used = Gauge(
             "tunnel_agent_replay_memory_bytes",
             "Memory taken by streams: kept for a resume, or promised to what the other end sends.",
@@ -141,8 +154,10 @@ class AgentMetrics:
             "tunnel_agent_ready_legs", "Open legs that no stream is on.", ("tunnel",), registry=registry
         )
 
-    def count_ready(self, tunnel: str, ready: Callable[[], int]) -> None:
+    def count_ready(self, tunnel: str, ready: Callable[[], int], *, sealed: bool = False) -> None:
         label = self._labels(tunnel)
+        if sealed:
+            self._sealed.add(tunnel)
         self._ready.labels(label).set_function(ready)
         # From 0, and not from the first time: a counter that appears as 1 has not risen, to an alert.
         self._streams.known(label)
@@ -151,6 +166,11 @@ class AgentMetrics:
             self._ended(tunnel, outcome.value)
         for word in RESUMES:
             self._resumes.labels(label, word)
+        for fault in Fault:
+            self._e2e_failures.labels(fault.label)
+
+    def seal_failed(self, fault: Fault) -> None:
+        self._e2e_failures.labels(fault.label).inc()
 
     def opened(self, tunnel: str, seconds: float) -> None:
         self._opened(tunnel).inc()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from ..net.tcp import TcpConnection
 from ..protocol.raw import AnyStream, RawStream
+from ..protocol.seal.errors import Fault, SealError
 from ..protocol.stream import Outcome
 from ..service.logs import Throttle
 from .context import AgentContext
@@ -16,6 +17,7 @@ from .leg import AgentLeg
 from .settings import AgentSettings
 
 S = TypeVar("S", bound=AnyStream)
+HANDSHAKE: Final = 10.0  # seconds for the handshake of a seal, a round trip: as many as the relay gives its own
 
 
 class Session(Generic[S]):
@@ -35,6 +37,7 @@ class Session(Generic[S]):
         self._begun = begun or time.monotonic()
         self._detached_since: float | None = None
         self._deadline: asyncio.TimerHandle | None = None  # of a stream that has no leg
+        self._sealing: asyncio.TimerHandle | None = None  # of a seal whose handshake is not over
 
     def stop(self, reason: str) -> None:
         """Reset the stream: this agent stops."""
@@ -48,6 +51,29 @@ class Session(Generic[S]):
         seconds = time.monotonic() - self._begun
         self._context.metrics.opened(self.tunnel, seconds)
         self._log.info("stream opened", milliseconds=round(seconds * 1000, 1), **fields)
+
+    # Of a sealed stream.
+
+    def _begin_sealing(self) -> None:
+        """The handshake has to be over in time."""
+        self._sealing = asyncio.get_running_loop().call_later(HANDSHAKE, self._sealing_is_late)
+
+    def _sealing_is_late(self) -> None:
+        if self.stream.link is not None:
+            self._seal_failed(SealError(Fault.TIMEOUT))
+        else:
+            self._begin_sealing()  # without a leg it has another deadline
+
+    def _end_sealing(self) -> None:
+        """The handshake is over, or not awaited any more."""
+        if self._sealing is not None:
+            self._sealing.cancel()
+            self._sealing = None
+
+    def _seal_failed(self, error: SealError) -> None:
+        """What came is not what the other end sealed, or the other end may not seal."""
+        self._context.metrics.seal_failed(error.fault)
+        self.stream.local_broken(error.reason, Outcome.SEAL_BROKEN)
 
     def _detached(self, missed: str) -> None:
         """The stream has no leg. It is given up if none is found within the resume window, which `missed` names."""
@@ -77,6 +103,7 @@ class Session(Generic[S]):
     ) -> None:
         """The stream is over: count it, and say so. Only one that `was_paired` can be lost for good."""
         self._forget_deadline()
+        self._end_sealing()
         self._context.metrics.ended(self.tunnel, self.stream, outcome)
         if outcome is Outcome.LOST and was_paired:
             self._context.metrics.resumed(self.tunnel, "lost", None, 0)

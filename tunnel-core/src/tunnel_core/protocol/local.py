@@ -18,6 +18,7 @@ HOLD_WINDOW: Final = 1  # as much as the window allows is unacknowledged
 HOLD_MEMORY: Final = 2  # as much as its share of the agent's memory allows is
 HOLD_LINK: Final = 4  # the leg does not take more
 HOLD_END: Final = 8  # the socket is about to be reset
+HOLD_SEAL: Final = 16  # the seal's handshake is not over
 
 
 class Local(Protocol):

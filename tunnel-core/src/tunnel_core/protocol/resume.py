@@ -231,10 +231,13 @@ class HostStream(Stream[L]):
         self._say(Accepted(self.id, self.offer, e2e=self.e2e, most=self.window), linger=bool(self.received))
         self._tick_later()
 
-    def refuse(self, reason: str) -> None:
-        """The target did not."""
-        self._say(Refused(self.id, reason))
-        self._end(Outcome.REFUSED, reason)
+    def refuse(self, reason: str, outcome: Outcome = Outcome.REFUSED) -> None:
+        """The target did not. A stream that is accepted already, as a sealed one is, is reset with `outcome`."""
+        if self.phase is Phase.OPENING:
+            self._say(Refused(self.id, reason))
+            self._end(Outcome.REFUSED, reason)
+        else:
+            self.local_broken(reason, outcome)
 
     def local_broken(self, reason: str, outcome: Outcome = Outcome.RESET_LOCAL) -> None:
         super().local_broken(reason, outcome)

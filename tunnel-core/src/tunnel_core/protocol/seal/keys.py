@@ -90,10 +90,14 @@ def parse(text: str, token: str) -> Key:
 
 
 class Keyring:
-    """The keys of one tunnel: each follows from one of the owner's `secrets`, of which the first makes new ones."""
+    """The keys of one tunnel: each follows from one of the owner's `secrets`."""
 
     def __init__(self, secrets: Sequence[bytes], tunnel: str) -> None:
         self._tunnel = tunnel
+        self.use(secrets)
+
+    def use(self, secrets: Sequence[bytes]) -> None:
+        """Take these secrets for those of before. Streams that are sealed go on."""
         self._secrets = {secret_id(secret): secret for secret in secrets}
 
     def find(self, identity: Identity) -> Key | None:

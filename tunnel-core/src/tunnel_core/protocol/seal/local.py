@@ -14,14 +14,14 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from ..local import Carrier, Local, Payload
+from ..local import HOLD_SEAL, Carrier, Local, Payload
 from .errors import Fault, SealError
 from .keys import Identity
 from .tls import PLAIN, RECORD, HostTls, Tls
 
-HOLD_SEAL: Final = 16  # why the TCP connection is not read: there is no key yet to seal by
 OVERHEAD: Final = 22  # bytes of a record beside its plaintext: header 5, type 1, tag 16 (RFC 8446 section 5.2)
 RESERVE: Final = 64  # bytes of the window that no plaintext may use: a `close_notify` and a key update fit into it
+FLIGHTS: Final = 1024  # bytes of the window that the rest of a client's handshake may take: 64, or a second ClientHello
 MOST_HELLO: Final = 4096  # bytes of a ClientHello: 280 of ours, 1,500 of one with a post-quantum key
 
 
@@ -55,6 +55,9 @@ class SealedLocal:
         self._hello = MOST_HELLO if tls.is_server else 0  # bytes that may come before the host's answer
         self.is_sealed = False  # the handshake is over
         self.identity: Identity | None = None  # that the client has shown
+        # What was read before there was a seal: by a gateway, or since uvloop reads a new connection once, held or not.
+        self.early = bytearray()
+        self._early_eof = False
         self._peer_closed = False  # by `close_notify`
         self._partial = 0  # bytes of a record whose rest has not come
         if not tls.is_server:
@@ -72,16 +75,21 @@ class SealedLocal:
     def credit(self) -> int:
         """Bytes that may be read now: as many as fit, sealed, into what the stream may send and into one read."""
         room = min(self.carrier.credit, self._largest) - RESERVE
-        return room - (room // (RECORD + OVERHEAD) + 1) * OVERHEAD
+        room -= (room // (RECORD + OVERHEAD) + 1) * OVERHEAD
+        return room if self.is_sealed else max(1, room - FLIGHTS - len(self.early))
 
     def local_data(self, data: Payload) -> None:
-        if self._end is not None:
+        if not self.is_sealed:
+            self.early += data
+        elif self._end is not None:
             written = self._end.write(data)
             assert written == len(data), "memory takes all"
             self.carrier.local_data(self._tls.outgoing.read())
 
     def local_eof(self) -> None:
-        if self._end is not None:
+        if not self.is_sealed:
+            self._early_eof = True
+        elif self._end is not None:
             with contextlib.suppress(ssl.SSLWantReadError):  # the other end has not said its own
                 self._end.unwrap()  # no more than a `close_notify`: the other direction goes on
             self.carrier.local_data(self._tls.outgoing.read())
@@ -108,8 +116,11 @@ class SealedLocal:
         for piece in pieces:
             incoming.write(piece)
         try:
-            if self.is_sealed or self._handshake(self._end, sum(map(len, pieces))):
+            if self.is_sealed:
                 self._unseal(self._end)
+            elif self._handshake(self._end, sum(map(len, pieces))):
+                self._unseal(self._end)
+                self._say_early()
         except SealError as exc:
             self._fail(exc)
 
@@ -157,6 +168,13 @@ class SealedLocal:
             self._sealed()
             self._tcp.release(HOLD_SEAL)
         return over
+
+    def _say_early(self) -> None:
+        if self.early:
+            data, self.early = bytes(self.early), bytearray()
+            self.local_data(data)
+        if self._early_eof:
+            self.local_eof()
 
     def _unseal(self, end: ssl.SSLObject) -> None:
         """Write what the records in `incoming` hold. Raises SealError."""

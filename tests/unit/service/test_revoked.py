@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from tunnel_core.errors import UsageError
 from tunnel_core.protocol import tokens
 from tunnel_core.service import logs
-from tunnel_relay.revoked import MAX_SIZE, MAX_WARNINGS, Revoked, parse
+from tunnel_core.service.revoked import MAX_SIZE, MAX_WARNINGS, Revoked, parse
 
 # Names of tests are made of these: they have to be the same in every process.
 ID, OTHER = "5f1d0c6e9ab84c2e8d33f0a1b7c4e962", "0b9e7a4d21c84f6fa5d8e3c60f7b1d94"

@@ -8,11 +8,11 @@ import os
 import re
 from typing import Final
 
-from tunnel_core.errors import AccessDenied, UsageError
-from tunnel_core.net.sockets import why
-from tunnel_core.protocol import tokens
-from tunnel_core.protocol.endpoints import is_id
-from tunnel_core.service.logs import Logger
+from ..errors import AccessDenied, UsageError
+from ..net.sockets import why
+from ..protocol import tokens
+from ..protocol.endpoints import is_id
+from .logs import Logger
 
 MAX_SIZE: Final = 2 << 20  # bytes: 60,000 ids, which take 0.1 s to read
 MAX_ID: Final = 64  # characters of an id, as tokens.Grant has it
