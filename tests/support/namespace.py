@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Coroutine
@@ -22,8 +23,8 @@ def ip(*words: str) -> None:
 
 def in_own_network(main: Callable[[], Coroutine[Any, Any, None]], loop_factory: Any) -> None:
     """Run `main` where there is a loopback interface and nothing else. What it starts is there, too."""
-    if os.geteuid() != 0:
-        unavailable("no root, so no network of a test's own")
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        unavailable("no root or no iproute2, so no network of a test's own")
     failures: list[BaseException] = []
 
     def run() -> None:
