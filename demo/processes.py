@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 BIN = Path(sysconfig.get_path("scripts"))
-PATIENCE = 20.0  # seconds for a process to become ready or exit
+PATIENCE = 60.0  # seconds for a process to become ready or exit, on an overloaded machine
 _given: set[int] = set()  # ports that free_port returned
 
 
@@ -57,7 +57,7 @@ class Process:
         self._command = command
         self.environ = environ
         self.log = folder / f"{name}.log"
-        self._admin_port = admin_port
+        self.admin_port = admin_port
         self._before: list[str] = []  # a command that runs the command
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -108,7 +108,7 @@ class Process:
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of an HTTP GET from the admin port. Raises OSError."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._admin_port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=5)
         try:
             connection.request("GET", path)
             response = connection.getresponse()
@@ -121,12 +121,12 @@ class Process:
     def wait_ready(self) -> None:
         """Wait until the service is ready. Raises RuntimeError with its log if it does not become ready."""
         deadline = time.monotonic() + PATIENCE
-        while self._admin_port and self.poll() is None and time.monotonic() < deadline:
+        while self.admin_port and self.poll() is None and time.monotonic() < deadline:
             with contextlib.suppress(OSError):
                 if self.get("/readyz")[0] == 200:
                     return
             time.sleep(0.05)
-        if self._admin_port:
+        if self.admin_port:
             raise RuntimeError(f"{self.name} did not become ready:\n{self.log.read_text()}")
 
     def events(self, event: str) -> list[dict[str, Any]]:
@@ -172,21 +172,22 @@ class Tunnel:
 
     def add_relay(self, name: str, port: int, *flags: str) -> Process:
         """One more relay with the same secret, not started."""
-        return self._service(name, "--host", "127.0.0.1", "--port", str(port), *flags, command="relay")
+        return self.add_service(name, "--host", "127.0.0.1", "--port", str(port), *flags, command="relay")
 
     def add_host(self, name: str, target_port: int) -> Process:
         """A host-agent that offers the tunnel with this target, not started."""
         relay = f"ws://127.0.0.1:{self._host_via or self.relay_port}"
         offer = f"demo=127.0.0.1:{target_port}"
-        return self._service(name, "--relay", relay, "--tunnel", offer, *self._agents, command="host-agent")
+        return self.add_service(name, "--relay", relay, "--tunnel", offer, *self._agents, command="host-agent")
 
     def add_client(self, name: str, port: int) -> Process:
         """A client-agent that leads this port to the tunnel, not started."""
         relay = f"ws://127.0.0.1:{self._client_via or self.relay_port}"
         forward = f"{port}=demo"
-        return self._service(name, "--relay", relay, "--forward", forward, *self._agents, command="client-agent")
+        return self.add_service(name, "--relay", relay, "--forward", forward, *self._agents, command="client-agent")
 
-    def _service(self, name: str, *flags: str, command: str = "") -> Process:
+    def add_service(self, name: str, *flags: str, command: str = "") -> Process:
+        """One more service with the same secret, not started. `command` is its program, if that is not its name."""
         port = free_port()
         flags = (*flags, "--admin-port", str(port), *self._common)
         return self._process(name, str(BIN / (command or name)), *flags, admin_port=port)

@@ -19,9 +19,11 @@ from demo.processes import free_port
 PAGE = "docs/deploy.md"
 
 
-def nginx(folder: Path, port: int, *relays: int) -> list[str]:
+def nginx(folder: Path, port: int, *relays: int, location: tuple[str, str] = (PAGE, "nginx")) -> list[str]:
     (relay,) = relays
-    location = printed(PAGE, "nginx", "nginx").replace("127.0.0.1:8080", f"127.0.0.1:{relay}")
+    lines = printed(*location, "nginx")
+    assert "127.0.0.1:8080" in lines
+    lines = lines.replace("127.0.0.1:8080", f"127.0.0.1:{relay}")
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     (folder / "nginx.conf").write_text(f"""
 pid {folder}/pid;
@@ -31,12 +33,16 @@ http {{
     {"".join(f"{kind}_temp_path {folder}/{kind}; " for kind in kinds)}
     server {{
         listen 127.0.0.1:{port};
-        {location}
+        {lines}
     }}
 }}
 """)
     flags = ["-p", str(folder), "-e", f"{folder}/error.log", "-c", f"{folder}/nginx.conf"]
     return [tool("nginx"), *flags, "-g", "daemon off; master_process off;"]
+
+
+def nginx_under_a_path(folder: Path, port: int, *relays: int) -> list[str]:
+    return nginx(folder, port, *relays, location=("docs/troubleshooting.md", "nginx under a path"))
 
 
 def haproxy(folder: Path, port: int, *relays: int) -> list[str]:
@@ -51,6 +57,7 @@ def haproxy(folder: Path, port: int, *relays: int) -> list[str]:
 
 
 Proxy = Callable[..., list[str]]
+PATHS = {nginx_under_a_path: "/tunnel"}  # of the relay, where it is not all of the server
 
 
 @contextlib.asynccontextmanager
@@ -63,7 +70,8 @@ async def running(proxy: Proxy, folder: Path, *relays: int) -> AsyncIterator[int
     async def answers() -> bool:
         with contextlib.suppress(OSError):
             reader, writer = await connect(port)
-            writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            path = f"{PATHS.get(proxy, '')}/readyz"
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
             answer = await reader.read()
             await close(writer)
             return answer.startswith(b"HTTP/1.1 200 ")
@@ -80,19 +88,20 @@ async def running(proxy: Proxy, folder: Path, *relays: int) -> AsyncIterator[int
         await child.wait()
 
 
-@pytest.mark.parametrize("proxy", [nginx, haproxy])
+@pytest.mark.parametrize("proxy", [nginx, nginx_under_a_path, haproxy])
 async def test_a_tunnel_through_it(proxy: Proxy, tmp_path: Path) -> None:
     """Bytes go through, and the relay knows the client's address, whatever the client says itself."""
+    path = PATHS.get(proxy, "")
     async with (
         serve(echo) as target,
         System(trusted_proxy=("127.0.0.1/32",)) as system,
         running(proxy, tmp_path, system.relay.port) as port,
     ):
-        local = await system.pair(target, relay=f"ws://127.0.0.1:{port}")
+        local = await system.pair(target, relay=f"ws://127.0.0.1:{port}{path}")
         await exchange(local, 300_000)
         reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
         headers = handshake() | bearer("host", "other") | {"Host": "x", "X-Forwarded-For": "192.0.2.7"}
-        lines = ["GET /host/other HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+        lines = [f"GET {path}/host/other HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
         writer.write("\r\n".join(lines).encode())
         assert b" 101 " in await reader.readline()
         await until(lambda: [x for x in system.events("leg opened") if x["tunnel"] == "other"])
