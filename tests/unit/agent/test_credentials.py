@@ -63,6 +63,15 @@ def test_tokens_are_made_by_the_relays_clock(monkeypatch: pytest.MonkeyPatch) ->
     assert agent.expires() == NOW + HOUR + credentials.LIFETIME
 
 
+def test_time_that_passes_is_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes after the relay's answer, such as the further steps of a doctor, takes its time."""
+    agent = Agent(monkeypatch)
+    agent.credentials.learn(date(NOW))
+    agent.now += 60
+    assert not agent.clock.differs
+    assert agent.clock.now() == agent.now
+
+
 def test_a_clock_that_cannot_be_believed_makes_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     """Over ws:// anybody could tell a date far ahead, and keep the token that is made by it; told of it is."""
     agent = Agent(monkeypatch, trusted=False)

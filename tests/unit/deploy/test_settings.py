@@ -175,6 +175,13 @@ def test_the_ports_are_listened_on(container: Container) -> None:
     assert loaded.admin_host == "::"
 
 
+@each
+def test_every_deployment_has_a_list_of_revoked_tokens(container: Container) -> None:
+    """One that is empty at first, so that to revoke is to write a line."""
+    if isinstance(container.settings, RelaySettings):
+        assert container.settings.revoked.startswith("/etc/tunnel/revoked")
+
+
 def test_fly_asks_for_paths_that_there_are() -> None:
     """The health check, and the metrics on the admin port; one machine that is never stopped."""
     fly = tomllib.loads((ROOT / "fly.toml").read_text())
