@@ -7,7 +7,7 @@ SERVICES := relay host-agent client-agent
 SOURCES := tunnel-core/src relay/src host-agent/src client-agent/src
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-kill bench wheel test test-sealed sealed test-faults test-long soak test-browser test-install test-containers test-k8s fuzz sbom audit \
+.PHONY: help setup demo demo-kill bench wheel test test-sealed sealed test-faults test-long attack soak test-browser test-install test-containers test-k8s fuzz sbom audit \
 	lint lint-code lint-deploy format requirements clean
 
 help: ## list the targets
@@ -83,6 +83,12 @@ test-faults: $(VENV)/tools ## kill, cut and freeze real processes while they car
 
 test-long: $(VENV)/tools ## more of what is made at random: state machines, parsers, hostile peers (an hour)
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -n auto --dist worksteal $(RANDOM) --timeout 3600
+
+# Seconds of it; before and after them it takes up to five minutes. `make test-faults` has a minute of it.
+ATTACK ?= 600
+
+attack: $(VENV)/tools ## every known attack at once, beside honest streams (ATTACK=60: seconds); docs/security.md
+	ATTACK=$(ATTACK) $(BIN)/python -m pytest tests/faults/test_attack.py -m faults -s
 
 # Seconds of faults, plus up to five minutes until everything is idle again.
 SOAK ?= 600

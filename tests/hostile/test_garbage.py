@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.attacker import Attacker, masked, request
 from support.figures import tell
-from support.fortress import Attacker, Fortress, masked, request, token
+from support.fortress import Fortress, token
 from tunnel_core.protocol.frames import CloseCode
 from websockets.frames import Opcode
 

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 from support import players
+from support.attacker import Attacker, masked, request
 from support.commands import NO_UVLOOP
 from support.faults import metric, wait_until
 from support.figures import tell
-from support.fortress import Attacker, masked, request
 from tunnel_core.net.buffers import READ_SIZE
 from tunnel_core.net.outgoing import HIGH_WATER
 from tunnel_core.protocol import tokens

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from demo.processes import BIN, Process
 
-__all__ = ["BIN", "NO_UVLOOP", "PREFIXES", "Process", "environment", "run", "running"]
+__all__ = ["BIN", "NO_UVLOOP", "PREFIXES", "Process", "environment", "run", "running", "with_tests"]
 
 PREFIXES = {"relay": "RELAY", "host-agent": "HOST_AGENT", "client-agent": "CLIENT_AGENT"}
 PATIENCE = 30.0  # seconds
@@ -24,6 +24,12 @@ def environment(**variables: str) -> dict[str, str]:
     foreign = (*(f"{prefix}_" for prefix in PREFIXES.values()), "PORT", "PYTHONASYNCIODEBUG")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return {name: value for name, value in kept.items() if "proxy" not in name.lower()} | variables
+
+
+def with_tests() -> dict[str, str]:
+    """The environment of a Python that is to find these tests and what they import."""
+    tests = Path(__file__).parent.parent
+    return environment(PYTHONPATH=os.pathsep.join((str(tests.parent), str(tests))))
 
 
 def run(command: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

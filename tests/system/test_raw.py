@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support.adapters import client_adapter, hosting
 from support.apps import block, close, connect, echo, receive, reset, send, serve, steady, until
-from support.fortress import masked
+from support.attacker import masked
 from support.peer import Opcode, Peer, get
 from support.system import System, token
 from support.wire import Wire
