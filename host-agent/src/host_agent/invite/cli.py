@@ -1,4 +1,4 @@
-"""The command line of `invite`: make a link, list what was given, revoke."""
+"""The command line of `invite`: make a link, list invites, revoke."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from ..settings import HostSettings
 from .given import Given, Record, Revoked, append, default_path
 
 DESCRIPTION: Final = """\
-Makes a link that holds all that a friend needs: send it, and they open it.
+Makes a link with everything a friend needs: send it, and they open it.
 
-Whoever has the link is let in, so send it to your friend alone. It is made with the
+Whoever has the link can connect, so send it only to your friend. It is made with the
 relay's secret, or around a client token that the relay's operator gave you."""
 
 EPILOG: Final = """\
@@ -39,7 +39,7 @@ examples:
   host-agent invite --revoke alex --revoked revoked.txt    # the file that the relay's --revoked names"""
 
 MINECRAFT_PORT: Final = 25565
-MAX_SUBJECT: Final = 100  # characters: half of what a token may have
+MAX_SUBJECT: Final = 100  # characters: half of a token's limit
 
 
 def _subject(value: str) -> str:
@@ -60,12 +60,12 @@ def _port(value: str) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class InviteSettings:
-    subject: str = setting("", "whose invite it is: the server's log shows it", parse=_subject, metavar="FRIEND")
+    subject: str = setting("", "who the invite is for; the server's log shows it", parse=_subject, metavar="FRIEND")
     expires: float = setting(
-        30 * 86400.0, "how long it is good", parse=seconds(1, 10 * 365 * 86400), metavar="TIME", shown="30d"
+        30 * 86400.0, "how long it is valid", parse=seconds(1, 10 * 365 * 86400), metavar="TIME", shown="30d"
     )
-    label: str = setting("", "what your friend sees as the server's name", parse=_label, metavar="NAME")
-    port: int = setting(MINECRAFT_PORT, "the port on your friend's machine, if it is free there", parse=_port)
+    label: str = setting("", "the server's name, as your friend sees it", parse=_label, metavar="NAME")
+    port: int = setting(MINECRAFT_PORT, "the port on your friend's machine, if it is free", parse=_port)
     app: str = setting(
         "auto",
         f"minecraft: it shows in the game's list of LAN worlds; auto: that, for port {MINECRAFT_PORT}",
@@ -73,15 +73,15 @@ class InviteSettings:
         metavar="APP",
     )
     streams: int | None = setting(
-        None, "connections your friend may have at once", parse=count(1, 1_000_000), metavar="N"
+        None, "most connections your friend may have at once", parse=count(1, 1_000_000), metavar="N"
     )
     network: tuple[str, ...] = setting(
         (), "where your friend may come from; repeats", parse=tokens.parse_network, repeat=True, metavar="CIDR"
     )
     client_token: Secret = setting(
-        Secret(), "the client token to put into the link, where you do not have the relay's secret", parse=secret
+        Secret(), "the client token to put into the link, if you do not have the relay's secret", parse=secret
     )
-    record: str = setting("", f"where to note what was given (default: {default_path().name})", parse=text)
+    record: str = setting("", f"file that records the invites (default: {default_path().name})", parse=text)
     revoked: str = setting(
         "", "with --revoke: the file that the relay's --revoked names, if it is here", parse=text, metavar="FILE"
     )
@@ -96,9 +96,9 @@ def main(arguments: Sequence[str], environ: Mapping[str, str], out: TextIO, err:
     )
     settings.add_flags(parser, HostSettings, "HOST_AGENT", only=("relay", "secret", "e2e_secret", "sealed"))
     settings.add_flags(parser, InviteSettings, "HOST_AGENT_INVITE")
-    parser.add_argument("--list", action="store_true", help="show who was given an invite, and until when it is good")
+    parser.add_argument("--list", action="store_true", help="show who got an invite, and until when it is valid")
     parser.add_argument(
-        "--revoke", metavar="FRIEND", help="take back all invites of that subject, or the one of that id"
+        "--revoke", metavar="FRIEND", help="revoke all invites of that subject, or the one with that id"
     )
     flags = parser.parse_args(arguments)
     wanted = settings.load(InviteSettings, "HOST_AGENT_INVITE", flags, environ)
@@ -187,7 +187,7 @@ def _key(host: HostSettings, tunnel: str, token: str) -> bytes:
 
 
 def _remarks(invite: Invite, lasts: float) -> list[str]:
-    """What an owner ought to know about a link, and does not see in it."""
+    """What an owner should know about a link but cannot see in it."""
     whose = f"This link is for {invite.grant.subject}, and good for {show_duration(lasts)}."
     told = [f"{whose} Whoever has it is let in: send it where nobody else reads."]
     relay = parse_uri(invite.relay)
@@ -201,7 +201,7 @@ def _remarks(invite: Invite, lasts: float) -> list[str]:
 
 
 def _show_code(link: str, out: TextIO) -> None:
-    """The link as a QR code, where the extra `qr` is installed."""
+    """Show the link as a QR code, if the extra `qr` is installed."""
     try:
         import segno
     except ImportError:

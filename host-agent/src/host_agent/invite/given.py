@@ -1,6 +1,6 @@
-"""What was given to whom: the owner's own record of invites, and which were revoked.
+"""The owner's record of invites: who got which, and which were revoked.
 
-A file of JSON lines that is only appended to, for its owner alone to read. It holds no link and no token.
+An append-only file of JSON lines, readable only by its owner. It contains no link and no token.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _decode = msgspec.json.Decoder(Given | Revoked).decode
 
 
 def default_path() -> Path:
-    """Where the record is kept unless the owner says otherwise."""
+    """The default path of the record."""
     return platformdirs.user_config_path("tcp-ws-tunnel", appauthor=False) / "given-invites.jsonl"
 
 
@@ -56,7 +56,7 @@ class Record:
         append(self.path, b"".join(_encode(line) + b"\n" for line in lines), mode=0o600)
 
     def read(self) -> tuple[list[Given], frozenset[str]]:
-        """All invites, the oldest first, and the ids of those that were revoked. Raises UsageError."""
+        """All invites, oldest first, and the ids of revoked ones. Raises UsageError."""
         try:
             with self.path.open("rb") as file:
                 content = file.read(MAX_FILE + 1)
@@ -81,7 +81,7 @@ class Record:
 
 
 def append(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Append whole lines to a file in one write, on a line of their own. Raises OSError."""
+    """Append lines to a file in one write, starting on a new line. Raises OSError."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), mode)
     with os.fdopen(descriptor, "r+b", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
