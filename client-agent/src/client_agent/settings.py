@@ -96,14 +96,14 @@ class ClientSettings(AgentSettings):
     )
     listen_address: str = setting(
         "127.0.0.1",
-        "address to listen on where a forward names none; *: all",
+        "address to listen on if a forward names none; *: all",
         parse=parse_local_host,
         metavar="ADDRESS",
     )
     announce: tuple[Announced, ...] = setting(
         (),
-        "show TUNNEL as NAME in Minecraft's list of LAN worlds on this machine; repeats; in the variable and the file "
-        "one a line",
+        "show TUNNEL as NAME in Minecraft's list of LAN worlds on this machine; repeats; in the variable and the file, "
+        "one per line",
         parse=announced,
         repeat=True,
         lines=True,
@@ -118,63 +118,63 @@ class ClientSettings(AgentSettings):
     )
     shared: tuple[Forward, ...] = setting(
         (),
-        "open PORT to everybody, and lead where --route says, by the name that Minecraft, TLS or HTTP ask for; repeats",
+        "open PORT to everybody, and choose the tunnel with --route by the Minecraft, TLS or HTTP host name; repeats",
         parse=shared,
         repeat=True,
         metavar="[ADDRESS:]PORT",
     )
     route: tuple[Route, ...] = setting(
         (),
-        "on shared ports lead who asks for NAME to TUNNEL; *.NAME: to the tunnel that the * stands for; repeats",
+        "on shared ports, send visitors of NAME to TUNNEL; *.NAME: to the tunnel that the * stands for; repeats",
         parse=parse_route,
         repeat=True,
         metavar="NAME=TUNNEL",
     )
     allow: tuple[Allowed, ...] = setting(
         (),
-        "let visitors of TUNNEL in from this network, and from no other that is not named; repeats",
+        "accept visitors of TUNNEL only from this network; repeats",
         parse=allowed,
         repeat=True,
         metavar="TUNNEL=CIDR",
     )
-    max_connections: int = setting(2000, "visitors at once", parse=count(1, 1_000_000), metavar="N")
-    max_per_tunnel: int = setting(500, "visitors of one tunnel at once", parse=count(1, 1_000_000), metavar="N")
+    max_connections: int = setting(2000, "most visitors at once", parse=count(1, 1_000_000), metavar="N")
+    max_per_tunnel: int = setting(500, "most visitors of one tunnel at once", parse=count(1, 1_000_000), metavar="N")
     max_per_address: int = setting(
-        20, "visitors at once from one address, or one /64 of IPv6", parse=count(1, 1_000_000), metavar="N"
+        20, "most visitors at once from one address (IPv6: one /64)", parse=count(1, 1_000_000), metavar="N"
     )
     rate_per_address: int = setting(
         10, "new connections from one address in 10 seconds", parse=count(1, 1_000_000), metavar="N"
     )
     first_byte_timeout: float = setting(
         5.0,
-        "how long a visitor of a shared port may take to say where to",
+        "how long a visitor of a shared port may take to name a server",
         parse=seconds(0.1, 60),
         metavar="TIME",
         shown="5s",
     )
     drain: float = setting(
         600.0,
-        "how long visitors may stay on SIGTERM, while nobody is let in; a second signal ends at once",
+        "on SIGTERM, how long visitors may stay while nobody new is accepted; a second signal exits at once",
         parse=seconds(0, 7 * 86400),
         metavar="TIME",
         shown="10m",
     )
     proxy_protocol_from: tuple[Network, ...] = setting(
         (),
-        "require a PROXY header (version 1 or 2) of visitors from this network: it says who they are; repeats",
+        "require a PROXY header (v1 or v2) from this network, and trust its addresses; repeats",
         parse=network_of,
         repeat=True,
         metavar="CIDR",
     )
     e2e_key: Secret = setting(
         Secret(),
-        "the keys of sealed tunnels that belong to the token, as 'host-agent e2e-key' prints them",
+        "the token's keys for sealed tunnels, as printed by 'host-agent e2e-key'",
         parse=secret,
     )
     e2e_secret: Secret = setting(
         Secret(), "the secret of the sealed tunnels itself, on their owner's own machines", parse=secret
     )
-    warm: int = warm_legs(2, "legs, and pairs free for the next stream, kept ready for each tunnel")
+    warm: int = warm_legs(2, "legs, and pairs free for the next stream, to keep ready for each tunnel")
 
     def check(self) -> None:
         super().check()

@@ -43,28 +43,28 @@ class HostSettings(AgentSettings):
         metavar="NAME=TARGET",
     )
     target_timeout: float = setting(
-        10.0, "how long the target may take to answer", parse=seconds(0.1, 10), metavar="TIME", shown="10s"
+        10.0, "how long the target may take to connect", parse=seconds(0.1, 10), metavar="TIME", shown="10s"
     )
     proxy_protocol: tuple[str, ...] = setting(
         (),
-        "tell the target of TUNNEL who connects, by the PROXY protocol, version 2; it must expect that; repeats",
+        "tell the target of TUNNEL who connects, by PROXY protocol v2, which it must expect; repeats",
         parse=text,
         repeat=True,
         metavar="TUNNEL",
     )
     e2e_secret: Secret = setting(
         Secret(),
-        "secret that seals the tunnels, so that the relay cannot read them; 'relay secret' makes one; of several "
-        "the first makes keys, and all are good",
+        "secret that seals the tunnels, so that the relay cannot read them ('relay secret' makes one); with several, "
+        "the first makes keys and all are accepted",
         parse=secret,
     )
     sealed: tuple[str, ...] = setting(
-        (), "seal TUNNEL alone, and not all of them; repeats", parse=tunnel_name, repeat=True, metavar="TUNNEL"
+        (), "seal only TUNNEL instead of all tunnels; repeats", parse=tunnel_name, repeat=True, metavar="TUNNEL"
     )
     revoked: str = setting(
-        "", "file with the ids of tokens whose keys of sealed tunnels are refused", parse=text, metavar="FILE"
+        "", "file of token ids whose keys for sealed tunnels are rejected", parse=text, metavar="FILE"
     )
-    warm: int = warm_legs(4, "legs kept ready for each tunnel; more are dialed while more are needed")
+    warm: int = warm_legs(4, "legs to keep ready for each tunnel; more are dialed on demand")
 
     def check(self) -> None:
         super().check()

@@ -45,40 +45,38 @@ def _shown(value: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class AgentSettings(LogSettings):
-    """Of both agents."""
+    """The settings of both agents."""
 
     relay: str = setting("", "URL of the relay, such as wss://relay.example.com", parse=relay_url, metavar="URL")
     header: Secret = setting(
         Secret(),
-        "header to send with each dial, for what stands before the relay; repeats; in the variable and the file "
-        "one a line",
+        "header to send with each dial, for a gateway in front of the relay; repeats; in the variable and the file, "
+        "one per line",
         parse=secret,
         repeat=True,
         metavar="'NAME: VALUE'",
     )
     relay_host: str = setting(
         "",
-        "name in the Host header and the certificate, if it is not that of the URL",
+        "name in the Host header and the certificate, if it differs from the URL's",
         parse=parse_host,
         metavar="NAME",
     )
     token: Secret = setting(Secret(), "token for the tunnels; prefer a file: flags show in ps", parse=secret)
     secret: Secret = setting(
-        Secret(), "the relay's own secret, for its owner: short-lived tokens are made from it", parse=secret
+        Secret(), "the relay's secret, for its owner: the agent makes short-lived tokens from it", parse=secret
     )
-    ca_file: str = setting(
-        "", "certificate authority to trust for wss:// instead of the system's", parse=text, metavar="FILE"
-    )
+    ca_file: str = setting("", "CA certificate to trust for wss:// instead of the system's", parse=text, metavar="FILE")
     window: int = setting(
         1 << 20,
-        "bytes of each direction of a stream that may be on their way",
+        "most bytes in flight in each direction of a stream",
         parse=size(MIN_WINDOW, MAX_WINDOW),
         metavar="SIZE",
         shown="1MiB",
     )
     replay_memory: int = setting(
         256 << 20,
-        "bytes for all streams together: what may have to be sent again, and what waits for slow readers",
+        "memory for all streams together: bytes kept for a resume, and bytes queued for slow readers",
         parse=size(MIN_WINDOW, 1 << 40),
         metavar="SIZE",
         shown=show_size(256 << 20),
@@ -87,7 +85,7 @@ class AgentSettings(LogSettings):
         60.0, "how long a stream without a leg is kept", parse=seconds(1, 86400), metavar="TIME", shown="60s"
     )
     stop_timeout: float = setting(
-        5.0, "how long to wait on SIGTERM until the other ends know", parse=seconds(0, 60), metavar="TIME", shown="5s"
+        5.0, "on SIGTERM, how long to wait for the other ends", parse=seconds(0, 60), metavar="TIME", shown="5s"
     )
     admin_host: str = setting("127.0.0.1", "address of the admin port", parse=parse_local_host, metavar="ADDRESS")
     admin_port: int | None = setting(None, "port of /healthz, /readyz and /metrics; off unless given", parse=parse_port)
