@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from support.apps import block, close, connect, echo, serve, until
 from support.system import System, token
+from tunnel_core.net.tcp import MANY_WRITES, TcpConnection
+from tunnel_core.protocol.replay import ReplayMemory
 from tunnel_core.service.settings import Secret
 
 MIB = 1 << 20
@@ -104,3 +106,60 @@ async def test_more_streams_than_there_is_memory_for_are_refused(loop_factory: A
                 writer.write(block(1000, number))
                 assert await reader.readexactly(1000) == block(1000, number)
             await close(writer)
+
+
+class _Listens:
+    """A carrier that brings nothing."""
+
+    credit = 1
+
+    def local_data(self, data: memoryview | bytes) -> None:
+        raise AssertionError("nothing was sent")
+
+    def local_eof(self) -> None: ...
+    def local_broken(self, reason: str) -> None: ...
+    def local_drained(self) -> None: ...
+
+
+class _Counts:
+    """A transport that counts its writes."""
+
+    def __init__(self, transport: Any) -> None:
+        self.writes = 0
+        self._transport = transport
+
+    def write(self, data: bytes) -> None:
+        self.writes += 1
+        self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+async def test_small_writes_for_a_reader_that_stops_become_one(loop_factory: Any) -> None:
+    """However many wait, they cost their bytes alone; all of them arrive, in order, and the end after them."""
+    go, whole = asyncio.Event(), asyncio.get_running_loop().create_future()
+
+    async def reads_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await go.wait()
+        whole.set_result(await reader.read(-1))
+
+    async with serve(reads_late) as port:
+        tcp = TcpConnection(ReplayMemory(MIB, 1000))
+        tcp.carrier = _Listens()
+        await asyncio.get_running_loop().create_connection(lambda: tcp, "127.0.0.1", port)
+        tcp._transport = counts = _Counts(tcp._transport)  # type: ignore[assignment]
+        tcp.set_window(MIB)
+        sent = bytearray(16 * MIB)
+        tcp.write([bytes(sent)])
+        assert tcp.pending, "the kernel takes less"
+        for number in range(10_000):
+            before = tcp.pending
+            tcp.write([b"%d," % number])
+            sent += b"%d," % number
+            assert tcp.pending == before + len(b"%d," % number)
+        assert counts.writes <= MANY_WRITES + 1
+        tcp.write_eof()
+        go.set()
+        assert await asyncio.wait_for(whole, 60) == sent
+        tcp.close()

@@ -18,6 +18,8 @@ from .sockets import reset_on_close, tune, unread_of
 
 # Writes of at least this many bytes go straight to the socket; the transport would copy them.
 LARGE_WRITE: Final = 16 * 1024 if hasattr(os, "writev") else sys.maxsize
+# Writes that may wait for the socket; further ones are gathered. uvloop needs 0.8 KB for each, however small.
+MANY_WRITES: Final = 64
 
 
 class TcpConnection(asyncio.BufferedProtocol):
@@ -37,6 +39,8 @@ class TcpConnection(asyncio.BufferedProtocol):
         self._early_eof = False
         self._holds = 0
         self._limits = (0, 0)
+        self._writes = 0  # since the socket had taken everything
+        self._gathered = bytearray()  # what will be written once it has taken what waits
         self._closing = False  # no more writes
         self._dial: asyncio.Task[None] | None = None
         self._peer_eof = False
@@ -84,7 +88,7 @@ class TcpConnection(asyncio.BufferedProtocol):
     @property
     def pending(self) -> int:
         if self._transport is not None:
-            return self._transport.get_write_buffer_size()
+            return self._transport.get_write_buffer_size() + len(self._gathered)
         return sum(map(len, self._early))
 
     def write(self, pieces: Sequence[memoryview | bytes]) -> None:
@@ -98,7 +102,25 @@ class TcpConnection(asyncio.BufferedProtocol):
         data = b"".join(pieces)[taken:]
         if self._transport is None:
             self._early.append(data)
+        elif self._gathered or self._must_gather(self._transport):
+            self._gathered += data
         else:
+            self._transport.write(data)
+
+    def _must_gather(self, transport: asyncio.Transport) -> bool:
+        """Whether so many writes wait for the socket that the next ones have to become one."""
+        if not transport.get_write_buffer_size():
+            self._writes = 0
+            return False
+        self._writes += 1
+        if self._writes < MANY_WRITES:
+            return False
+        transport.set_write_buffer_limits(0)  # `resume_writing` is called once all has left
+        return True
+
+    def _write_gathered(self) -> None:
+        data, self._gathered, self._writes = bytes(self._gathered), bytearray(), 0
+        if data and self._transport is not None:
             self._transport.write(data)
 
     def _write_at_once(self, pieces: Sequence[memoryview | bytes]) -> int:
@@ -133,6 +155,7 @@ class TcpConnection(asyncio.BufferedProtocol):
             self._early_eof = True
             return
         # The FIN is acknowledged once the last byte has left: have the transport report that.
+        self._write_gathered()
         self._transport.set_write_buffer_limits(0)
         self._transport.write_eof()
 
@@ -246,6 +269,9 @@ class TcpConnection(asyncio.BufferedProtocol):
         return True  # the other direction continues
 
     def resume_writing(self) -> None:
+        if self._gathered and self._transport is not None:
+            self._transport.set_write_buffer_limits(*(self._limits if self._limits[0] else (None, None)))
+            self._write_gathered()
         self.carrier.local_drained()
 
     def connection_lost(self, exc: Exception | None) -> None:
