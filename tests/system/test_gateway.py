@@ -293,6 +293,7 @@ async def test_a_plain_clients_token_names_nobody(loop_factory: Any) -> None:
         reader, writer = await connect(agent.ports[0])
         assert await reader.readline() == b"127.0.0.1:0\n"
         await close(writer)
+        assert system.events("visitors are not named")
 
 
 # Asleep.

@@ -76,6 +76,9 @@ class Gateway:
         ]
 
     async def start(self) -> None:
+        if not self._context.credentials.may_name_visitors:
+            hint = "ask for a token made with --role gateway"
+            self._context.log.warning("visitors are not named", reason="servers hear this machine's address", hint=hint)
         for listener in self.listeners:
             await listener.start()
             for address in listener.addresses:

@@ -111,6 +111,14 @@ class Credentials:
         except UsageError:
             return False
 
+    @property
+    def may_name_visitors(self) -> bool:
+        """Whether the relay believes what is said of visitors, as far as one can tell without it."""
+        try:
+            return self.grant().may_name_visitors if self._token else bool(self._secret)
+        except UsageError:
+            return False
+
     def grant(self) -> Grant:
         """What the given token says. Raises UsageError."""
         try:
