@@ -66,12 +66,12 @@ FIND_PSK = for python in $(PYTHON) python3.13 python3.14 \
 	$$(ls -d "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.1[3-9]*/bin/python3 2>/dev/null); do \
 	$$python -c 'import ssl, sys; sys.exit(not getattr(ssl, "HAS_PSK", False))' 2>/dev/null && echo $$python && break; done
 
-test-sealed: ## run the tests of sealed tunnels (needs Python 3.13: python3.13, or pyenv's)
+test-sealed: ## run the tests of sealed tunnels (needs Python 3.13: python3.13, or pyenv's; MUTATIONS=100000: long)
 	@python=$$($(FIND_PSK)); if [ -n "$$python" ]; then $(MAKE) VENV=.venv-sealed PYTHON=$$python sealed; else \
 		echo "*** NOT TESTED, as there is no Python 3.13 here: sealed tunnels ***" >&2; fi
 
 sealed: $(VENV)/tools
-	$(BIN)/python -m pytest tests/sealed -m sealed
+	MUTATIONS=$(MUTATIONS) $(BIN)/python -m pytest tests/sealed -m sealed $(if $(MUTATIONS),--timeout 7200)
 
 # What tries inputs made at random.
 RANDOM := tests/unit/protocol tests/unit/client tests/hostile/test_garbage.py
@@ -83,6 +83,7 @@ test-faults: $(VENV)/tools ## kill, cut and freeze real processes while they car
 
 test-long: $(VENV)/tools ## more of what is made at random: state machines, parsers, hostile peers (an hour)
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -n auto --dist worksteal $(RANDOM) --timeout 3600
+	$(MAKE) test-sealed MUTATIONS=100000
 
 # Seconds of it; before and after them it takes up to five minutes. `make test-faults` has a minute of it.
 ATTACK ?= 600

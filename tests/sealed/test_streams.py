@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pytest
@@ -242,6 +243,7 @@ def invent(items: list[bytes], number: int) -> list[bytes]:
 
 CHANGES = (flip, drop, repeat, swap, cut_off, invent)
 SEALS = seals()
+MUTATIONS = int(os.environ.get("MUTATIONS") or 200)  # 100,000 in the long run
 
 
 @given(
@@ -251,6 +253,7 @@ SEALS = seals()
     when=st.integers(0, 4),
     forge=st.booleans(),
 )
+@settings(max_examples=MUTATIONS)
 def test_a_relay_that_changes_bytes_can_but_end_the_stream(
     change: Callable[[list[bytes], int], list[bytes]], number: int, to_host: bool, when: int, forge: bool
 ) -> None:
