@@ -95,7 +95,9 @@ class Peer:
         await close(self.writer)
 
     async def send(self, payload: bytes, opcode: Opcode = Opcode.BINARY) -> None:
-        """Send one frame, masked."""
+        """Send one frame, masked. Raises OSError once the connection is gone."""
+        if self.writer.transport.is_closing():
+            raise ConnectionResetError  # uvloop raises RuntimeError instead
         self.writer.write(Frame(opcode, payload).serialize(mask=True))
         await self.writer.drain()
 

@@ -437,7 +437,8 @@ async def test_a_reader_that_stops_holds_the_writer(loop_factory: Any, reader_is
             if frame.opcode is Opcode.CLOSE:
                 await raw.send_close(1000)
                 return got.digest()
-            got.update(bytes(frame.data))
+            if frame.opcode is not Opcode.PING:  # a relay that stood still asks whether its peers are there
+                got.update(bytes(frame.data))
 
     async with serve(floods) as target, System() as system, contextlib.AsyncExitStack() as stack:
         if reader_is == "raw client":

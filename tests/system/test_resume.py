@@ -173,7 +173,12 @@ async def test_streams_opened_while_the_relay_is_away_wait_for_it(loop_factory: 
 
 async def test_draining_moves_every_stream_without_a_pause(loop_factory: Any) -> None:
     """A new relay behind the same address, then the old one is told to stop: make before break."""
-    async with serve(echo) as target, System(drain=20.0) as old, System() as system, Wire(old.relay.port) as wire:
+    async with (
+        serve(echo) as target,
+        System(drain=50.0, drain_alone=50.0) as old,
+        System() as system,
+        Wire(old.relay.port) as wire,
+    ):
         port = await system.pair(target, relay=f"ws://127.0.0.1:{wire.port}")
         streams = [await connect(port) for _ in range(30)]
 
