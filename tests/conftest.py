@@ -20,7 +20,7 @@ except ImportError:
 
 pytest.register_assert_rewrite("support")
 from support.blocking import Watch, worst  # noqa: E402  (their asserts are rewritten, too)
-from support.figures import told  # noqa: E402
+from support.figures import reported  # noqa: E402
 
 # Deadlines are generous everywhere: tests judge what happens, not how fast.
 hypothesis.settings.register_profile("default", deadline=None, print_blob=True, max_examples=200)
@@ -51,7 +51,7 @@ def pytest_collection_finish() -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Show the figures; in debug mode also what held an event loop the longest."""
-    for line in [*told(), *worst()]:
+    for line in [*reported(), *worst()]:
         terminalreporter.write_line(line)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-_told: list[str] = []
+_reported: list[str] = []
 
 
 def tell(figure: str) -> None:
     """Have a line shown at the end of the run."""
-    _told.append(figure)
+    _reported.append(figure)
 
 
-def told() -> list[str]:
+def reported() -> list[str]:
     """All lines so far."""
-    return list(_told)
+    return list(_reported)

@@ -2,7 +2,7 @@
 
 The game listens at 224.0.2.60:4445 for `[MOTD]name[/MOTD][AD]port[/AD]`, and dials that port at the address the
 datagram came from. Datagrams from 127.0.0.1 do not reach it, so announced tunnels also listen on the default
-interface's own address, and accept only connections from that same address there (docs/decisions/035).
+interface's own address, and accept only connections from that same address there (docs/decisions/032).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class LanWorld:
         self._new_connection = new_connection
         self._ready = ready
         self._log = log
-        self._told = False  # whether the log has said why it is not announced
+        self._logged = False  # whether the log has said why it is not announced
         self._sender: socket.socket | None = None
         self._listening: list[socket.socket] = []
         self._accepting: asyncio.Task[None] | None = None
@@ -111,12 +111,12 @@ class LanWorld:
         for sock in self._listening:
             self._accepting = asyncio.get_running_loop().create_task(self._accept(sock, source))
         self.address = source
-        self._told = False
+        self._logged = False
         self._log.info("announced to the LAN list", address=f"{Address(source, self._port)}")
 
     def _not_announced(self, reason: str) -> None:
-        if not self._told:
-            self._told = True
+        if not self._logged:
+            self._logged = True
             self._log.info("not announced to the LAN list", reason=reason)
 
     def _send(self) -> None:

@@ -38,7 +38,7 @@ class HostDoctor(doctor.Doctor):
                 f"{target} does not answer: {sockets.why(exc)}",
                 "is the server running, and does it listen on that address and port?",
             ) from exc
-        told = f"{target} answers in {(time.perf_counter() - began) * 1000:.0f} ms"
+        summary = f"{target} answers in {(time.perf_counter() - began) * 1000:.0f} ms"
         with sock:
             if tunnel in self._tells:
                 sock.send(proxy_header.LOCAL)
@@ -46,8 +46,8 @@ class HostDoctor(doctor.Doctor):
                 expects = "does it not expect the PROXY protocol? Then leave --proxy-protocol out"
                 if tunnel not in self._tells:
                     expects = f"does it expect the PROXY protocol? Then write --proxy-protocol {tunnel}"
-                raise Warned(f"{told}, and closes at once", expects)
-        return told
+                raise Warned(f"{summary}, and closes at once", expects)
+        return summary
 
 
 async def _ends(sock: socket.socket) -> bool:

@@ -189,7 +189,7 @@ class Pairing:
             host=host.address,
             waited_ms=round(waited * 1000),
         )
-        client.pair(host, self._registry.waiting_for(client.tunnel, host.instance))
+        client.pair(host, self._registry.waiting_for_instance(client.tunnel, host.instance))
 
     def _tell_hosts(self, event: str, leg: RelayLeg) -> None:
         """A host-agent offers the tunnel of its `leg` from now on, or does not any more."""
@@ -217,9 +217,9 @@ class Pairing:
         """Host legs that wait in `tunnel`."""
         return self._registry.host_legs(tunnel)
 
-    def waiting_in(self, tunnel: str) -> int:
+    def waiting_in_tunnel(self, tunnel: str) -> int:
         """Clients that wait in `tunnel`."""
-        return self._registry.waiting_in(tunnel)
+        return self._registry.waiting_in_tunnel(tunnel)
 
     @property
     def waiting(self) -> int:

@@ -47,7 +47,7 @@ class ProbeLeg(Leg):
         self._limits.add_leg(self._address, self.grant)
         self._probes.add(self)
         pairing, tunnel = self._pairing, self._tunnel
-        probed = Probed(pairing.host_legs(tunnel), pairing.waiting_in(tunnel), pairing.offers.hosts(tunnel))
+        probed = Probed(pairing.host_legs(tunnel), pairing.waiting_in_tunnel(tunnel), pairing.offers.hosts(tunnel))
         self.send_text(encode(probed))
         asyncio.get_running_loop().call_later(LIFETIME, self.close, CloseCode.NORMAL)
 

@@ -44,12 +44,12 @@ class Registry(Generic[L]):
         """Waiting clients in all tunnels."""
         return len(self._needs)
 
-    def waiting_for(self, tunnel: str, instance: str) -> int:
+    def waiting_for_instance(self, tunnel: str, instance: str) -> int:
         """Waiting clients of `tunnel` that a leg of `instance` could serve."""
         known = self._tunnels.get(tunnel)
         return sum(len(known.clients.get(needed, ())) for needed in {"", instance}) if known is not None else 0
 
-    def waiting_in(self, tunnel: str) -> int:
+    def waiting_in_tunnel(self, tunnel: str) -> int:
         """Waiting clients of `tunnel`."""
         known = self._tunnels.get(tunnel)
         return sum(map(len, known.clients.values())) if known is not None else 0

@@ -108,11 +108,11 @@ class Choices(RuleBasedStateMachine):
         for tunnel in ("mc", "db"):
             clients = self.waiting("client", tunnel)
             total += len(clients)
-            assert self.registry.waiting_in(tunnel) == len(clients)
+            assert self.registry.waiting_in_tunnel(tunnel) == len(clients)
             assert self.registry.host_legs(tunnel) == len(self.waiting("host", tunnel))
             for instance in "abc":
                 served = [leg for leg in clients if leg.instance in ("", instance)]
-                assert self.registry.waiting_for(tunnel, instance) == len(served)
+                assert self.registry.waiting_for_instance(tunnel, instance) == len(served)
                 if not self.ready(tunnel, instance):
                     self.unready[tunnel, instance] = self.now
         assert self.registry.waiting == total

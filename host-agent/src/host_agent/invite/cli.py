@@ -189,15 +189,15 @@ def _key(host: HostSettings, tunnel: str, token: str) -> bytes:
 def _remarks(invite: Invite, lasts: float) -> list[str]:
     """What an owner should know about a link but cannot see in it."""
     whose = f"This link is for {invite.grant.subject}, and good for {show_duration(lasts)}."
-    told = [f"{whose} Whoever has it is let in: send it where nobody else reads."]
+    lines = [f"{whose} Whoever has it is let in: send it where nobody else reads."]
     relay = parse_uri(invite.relay)
     if is_loopback(relay.host):
-        told.append("It is of use on this machine alone: --relay is an address that no other machine reaches.")
+        lines.append("It is of use on this machine alone: --relay is an address that no other machine reaches.")
     elif not relay.secure:
-        told.append(
+        lines.append(
             "With ws:// anybody on the way can read along, and change the page that the link opens: use wss://."
         )
-    return told
+    return lines
 
 
 def _show_code(link: str, out: TextIO) -> None:

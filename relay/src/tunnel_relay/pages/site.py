@@ -101,6 +101,6 @@ def _base(request: Request) -> str:
     host = request.headers.get("host", "")
     if not _HOST.fullmatch(host):
         return "https://relay.example.com"
-    told = request.headers.get("x-forwarded-proto", "")
-    clear = told == "http" or (told != "https" and is_loopback(host.rpartition(":")[0] or host))
+    scheme = request.headers.get("x-forwarded-proto", "")
+    clear = scheme == "http" or (scheme != "https" and is_loopback(host.rpartition(":")[0] or host))
     return f"{'http' if clear else 'https'}://{host}"

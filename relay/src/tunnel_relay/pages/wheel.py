@@ -52,5 +52,5 @@ def find(given: str) -> Wheel | None:
         raise UsageError(f"--join-wheel: cannot read {path}: {why(exc)}") from exc
     if len(content) > MAX_WHEEL:
         raise UsageError(f"--join-wheel: {path} has more than {MAX_WHEEL >> 20} MiB")
-    told = email.parser.BytesHeaderParser().parsebytes(metadata)
-    return Wheel(path.name, content, str(told.get("Requires-Python", "")))
+    fields = email.parser.BytesHeaderParser().parsebytes(metadata)
+    return Wheel(path.name, content, str(fields.get("Requires-Python", "")))

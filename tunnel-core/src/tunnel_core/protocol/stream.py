@@ -329,8 +329,8 @@ class Stream(Generic[L]):
 
     def _on_use(self, use: int) -> None:
         """The other end gives back what is beyond `use`."""
-        told = min(self._acked, self.received)
-        if self.inbound.given_back(use, told, self.local.pending):
+        acked = min(self._acked, self.received)
+        if self.inbound.given_back(use, acked, self.local.pending):
             if self.received > self.inbound.edge:
                 self._violated("less window used than sent")
                 return

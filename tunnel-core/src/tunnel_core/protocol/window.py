@@ -71,12 +71,12 @@ class Window:
 
         Returns a window to say with it, or 0.
         """
-        told = 0
+        announced = 0
         if due and offset >= self._grow_at and self._most:
-            told = self._grow_or_ask(offset)
+            announced = self._grow_or_ask(offset)
         self.charge(waiting)
         self.edge = max(self.edge, offset + self.size)
-        return told
+        return announced
 
     def _grow_or_ask(self, offset: int) -> int:
         room = self._share.room

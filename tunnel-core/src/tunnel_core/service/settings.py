@@ -261,11 +261,11 @@ def add_flags(to: argparse.ArgumentParser, model: type, prefix: str, only: Seque
         if described.repeat:
             kinds |= {"action": "append"}
         variable = f"{prefix}_{name.upper()}"
-        told = f"{described.about} [{', '.join((variable, *described.also))}]"
+        text = f"{described.about} [{', '.join((variable, *described.also))}]"
         if described.shown:
-            told += f" (default: {described.shown})"
+            text += f" (default: {described.shown})"
         metavar = described.metavar or name.rpartition("_")[2].upper()
-        to.add_argument(_flag(name), metavar=metavar, help=told.replace("%", "%%"), **kinds)
+        to.add_argument(_flag(name), metavar=metavar, help=text.replace("%", "%%"), **kinds)
         if described.file_flag:
             to.add_argument(
                 _flag(name) + "-file",

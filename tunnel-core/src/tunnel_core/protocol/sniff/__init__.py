@@ -53,8 +53,8 @@ class Sniffer:
         if self._need <= len(self.held):
             try:
                 self._need = next(self._reader)
-            except StopIteration as told:
-                asked: Asked = told.value
+            except StopIteration as finished:
+                asked: Asked = finished.value
                 return asked
         return UNKNOWN if self._need > LIMIT else None
 
