@@ -353,8 +353,8 @@ async def test_agents_count_their_streams(loop_factory: Any) -> None:
 async def test_every_service_tells_what_it_is_and_how_it_does(loop_factory: Any) -> None:
     """Build, event loop and leg round trips, in the same metrics everywhere; and no label that could grow."""
     known = {
-        "tunnel", "role", "mode", "state", "reason", "direction", "outcome", "le", "service", "version", "python",
-        "loop", "generation", "implementation", "major", "minor", "patchlevel",
+        "tunnel", "role", "mode", "state", "reason", "sealed", "direction", "outcome", "le", "service", "version",
+        "python", "loop", "generation", "implementation", "major", "minor", "patchlevel",
     }  # fmt: skip
     async with serve(echo) as target, System(legs=LegTimes(tick=0.05, idle=(0.1, 60.0))) as system:
         given = Secret(token("client", subject="alex-from-school"))
