@@ -1,4 +1,4 @@
-"""A connection before it is a leg: a proxy and the WebSocket handshake are spoken to on it, one after the other."""
+"""A connection before it becomes a leg: first the proxy's handshake, if any, then the WebSocket's."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from websockets.http11 import Response
 from .leg import Leg
 
 BLANK_LINE: Final = b"\r\n\r\n"
-MAX_HEAD: Final = 16 * 1024  # bytes of a status line with its headers: as a server here takes them
+MAX_HEAD: Final = 16 * 1024  # bytes of a status line and its headers: the same limit as for our server
 
 
 class Channel(asyncio.Protocol):
-    """Gives out what is asked for, and keeps the rest for the leg: nothing is read on its behalf."""
+    """Hands out the bytes asked for, and keeps the rest for the leg."""
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport
@@ -28,26 +28,26 @@ class Channel(asyncio.Protocol):
 
     @classmethod
     async def over(cls, sock: socket.socket) -> Channel:
-        """A channel on a connected socket, which is its own from now on."""
+        """A channel over a connected socket, which it takes over."""
         _, channel = await asyncio.get_running_loop().create_connection(cls, sock=sock)
         return channel
 
     async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
-        """Speak TLS from now on, with whoever has a certificate for `host`. Raises OSError (ssl.SSLError)."""
+        """Start TLS, and check the certificate for `host`. Raises OSError (ssl.SSLError)."""
         loop = asyncio.get_running_loop()
         transport = await loop.start_tls(self.transport, self, context, server_hostname=host)
-        if transport is None:  # uvloop, of a connection that was closed meanwhile
+        if transport is None:  # uvloop, if the connection was closed meanwhile
             raise ConnectionResetError("the connection was closed")
         self.transport = transport
 
     async def read(self) -> bytes:
-        """What has come, or comes next; empty at the end."""
+        """The bytes that have come, or the next ones; empty at EOF."""
         while not self._received and not self._ended:
             await self._change()
         return self._take(len(self._received))
 
     async def read_exactly(self, size: int) -> bytes:
-        """The next `size` bytes. Raises ConnectionResetError if there are no more."""
+        """The next `size` bytes. Raises ConnectionResetError if EOF comes first."""
         while len(self._received) < size:
             if self._ended:
                 raise ConnectionResetError("no whole answer")
@@ -55,18 +55,18 @@ class Channel(asyncio.Protocol):
         return self._take(size)
 
     async def read_head(self) -> bytes:
-        """All up to a blank line, with that. It lacks where there is an end before, or none in MAX_HEAD bytes."""
+        """Everything up to and including a blank line, or what there is at EOF or after MAX_HEAD bytes."""
         while (end := self._received.find(BLANK_LINE)) < 0 and len(self._received) < MAX_HEAD and not self._ended:
             await self._change()
         return self._take(end + len(BLANK_LINE) if end >= 0 else len(self._received))
 
     @property
     def unread(self) -> int:
-        """Bytes that have come, and that nobody has asked for."""
+        """Bytes received and not asked for yet."""
         return len(self._received)
 
     async def upgrade(self, protocol: ClientProtocol) -> Response:
-        """Send the request of `protocol`; its 101 response. Raises what `websockets` has for any other."""
+        """Send the request of `protocol` and return the 101 response. Raises `websockets`' exception for any other."""
         self.transport.write(b"".join(protocol.data_to_send()))
         head = await self.read_head()
         if len(head) >= MAX_HEAD and not head.endswith(BLANK_LINE):
@@ -83,7 +83,7 @@ class Channel(asyncio.Protocol):
         return cast("Response", events[0])
 
     def become(self, leg: Leg) -> None:
-        """Give the connection to a leg, with what has come for it."""
+        """Hand the connection over to a leg, with the bytes received for it."""
         self.transport.set_protocol(leg)
         leg.connection_made(self.transport)
         if self._received:

@@ -1,4 +1,4 @@
-"""Connecting to an address: names looked up anew, and both address families tried."""
+"""Connecting to an address: resolves names afresh and tries both address families."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from . import names
 from .address import Address, is_ip
 from .sockets import tune
 
-CONNECT_TIMEOUT: Final = 10.0  # seconds: what a person waits before trying again by hand
-RACE_DELAY: Final = 0.25  # seconds before the other address family is tried too (RFC 8305 section 8)
+CONNECT_TIMEOUT: Final = 10.0  # seconds: about as long as a person waits before retrying by hand
+RACE_DELAY: Final = 0.25  # seconds before the other address family is tried as well (RFC 8305 section 8)
 
 
 async def connect(address: Address, patience: float = CONNECT_TIMEOUT) -> socket.socket:
-    """A connected, tuned socket. The name is resolved anew; IPv6 and IPv4 are raced (RFC 8305).
+    """A connected, tuned socket. The name is resolved each time; IPv6 and IPv4 are raced (RFC 8305).
 
     Raises OSError (TimeoutError after `patience` seconds).
     """
@@ -34,7 +34,7 @@ async def connect(address: Address, patience: float = CONNECT_TIMEOUT) -> socket
                 raise
             return sock
         infos: Sequence[Any]
-        if is_ip(address.host):  # no thread for what needs no resolver
+        if is_ip(address.host):  # an address needs no resolver thread
             infos = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
         else:
             infos = await names.resolve(*address)

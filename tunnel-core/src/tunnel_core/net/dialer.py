@@ -1,8 +1,8 @@
-"""Dialing the relay: one leg at a time, or as many as are wanted when it comes back.
+"""Dialing the relay, with one shared retry schedule for all legs.
 
-While the relay cannot be reached, one dial at a time tests it, at intervals that grow with
-the outage; all others wait for its result. So a relay that restarts is found again within
-an eighth of the time it was away, and is not met by every stream's own retries.
+While the relay is unreachable, one dial at a time probes it, at intervals that grow with the
+outage, and all others wait for the result. A relay that restarts is found within an eighth of
+its downtime, and is not flooded by the retries of every stream.
 """
 
 from __future__ import annotations
@@ -31,32 +31,32 @@ from .channel import Channel
 from .leg import Leg
 from .route import SocketAddress
 
-AT_ONCE: Final = 16  # handshakes under way: enough to fill a core of the relay, few enough to stay short
+AT_ONCE: Final = 16  # concurrent handshakes: enough to keep a core of the relay busy, few enough to stay short
 FIRST_RETRY: Final = 0.05  # seconds
 LAST_RETRY: Final = 5.0
 RETRY_SHARE: Final = 1 / 8  # of the outage so far, until the next try
 USER_AGENT: Final = f"tcp-ws-tunnel/{__version__}"
-LONGEST_WISH: Final = 60.0  # seconds that a relay may ask anybody to stay away
+LONGEST_WISH: Final = 60.0  # seconds: the longest Retry-After that is honoured
 
 _L = TypeVar("_L", bound=Leg)
 
 
 @dataclass(frozen=True, slots=True)
 class Dialed:
-    """What a dial that succeeded has learned: for the leg that is made of it."""
+    """What a successful dial learned, for the leg made from it."""
 
     leg: str  # the id that the relay gave the leg
-    token: str | None  # that let it in
-    date: str  # the relay's clock: its `Date` (RFC 9110 section 6.6.1), or nothing
+    token: str | None  # the one the relay accepted
+    date: str  # the response's `Date` (RFC 9110 section 6.6.1), or empty
     peer: SocketAddress | None = None  # the other end of the connection: the relay, or a proxy
 
 
 class _Restarted(Exception):
-    """The dial was given up, to begin anew."""
+    """The dial was abandoned, to start again."""
 
 
 class Outage:
-    """How long the relay has been away, and when to try it next. Pure, but for chance."""
+    """How long the relay has been away, and when to try it next. Pure, except for random jitter."""
 
     def __init__(self) -> None:
         self._since: float | None = None
@@ -67,7 +67,7 @@ class Outage:
         return self._since is not None
 
     def failed(self, now: float, retry_after: float | None = None) -> None:
-        """A dial failed. The next may begin at once if it is the first, and after a jittered while if not."""
+        """A dial failed. After the first failure the next may start at once, later ones after a jittered wait."""
         if self._since is None:
             self._since = now
             self._next = now + min(retry_after or 0, LONGEST_WISH)
@@ -80,7 +80,7 @@ class Outage:
         self._since = None
 
     def hurry(self) -> None:
-        """The next try may begin at once: there is reason to hope."""
+        """Let the next try start at once."""
         self._next = 0.0
 
     def wait(self, now: float) -> float:
@@ -92,22 +92,21 @@ class TokenSource(Protocol):
     """Where tokens come from."""
 
     def __call__(self, tunnel: str) -> str | None:
-        """The token to dial `tunnel` with, if any is to be shown. Raises UsageError."""
+        """The token to dial `tunnel` with, or None to send none. Raises UsageError."""
 
     def learn(self, date: str) -> None:
-        """The relay's clock, as an answer of its has told it: `Date` (RFC 9110 section 6.6.1), or nothing."""
+        """Note the relay's clock: the `Date` of its response (RFC 9110 section 6.6.1), or empty."""
 
     def explain(self, denied: AccessDenied, tunnel: str) -> AccessDenied:
-        """The same refusal, with what to do about it."""
+        """The same refusal, with advice."""
 
 
 class Dialer:
     """Opens legs to one relay, in one role, with `tokens`.
 
-    `host` stands in the `Host` header and the certificate, if that is not the URL's; `headers` gives
-    those that something before the relay wants. `instance_key` proves whose legs a host-agent's are.
-    A dial has `timeout` seconds for TCP, TLS, proxy and upgrade together.
-    What makes the legs is given what the dial has learned.
+    `host` overrides the URL's host in the `Host` header and the certificate check; `headers` returns
+    extra headers that a proxy in front of the relay requires. `instance_key` proves which host-agent
+    the legs belong to. A dial has `timeout` seconds for TCP, TLS, proxy and upgrade together.
     """
 
     def __init__(
@@ -130,11 +129,11 @@ class Dialer:
         self._instance_key = instance_key
         self._tokens = tokens
         self._headers = headers
-        self._on_failure = on_failure  # an outage began or goes on: told why
+        self._on_failure = on_failure  # called with the reason when an outage starts or continues
         self._on_success = on_success
         self._uri = parse_uri(relay)
         self._host = host or self._uri.host
-        # What is asked for: `websockets` makes the `Host` header of it.
+        # `websockets` derives the `Host` header from this URL.
         scheme = "wss" if self._uri.secure else "ws"
         self._address = f"{scheme}://{host}:{self._uri.port}{self._uri.path}" if host else relay
         self._ca_file = ca_file
@@ -146,9 +145,9 @@ class Dialer:
         self._dial_lock = asyncio.Lock()  # in an outage: one dial at a time
         self._underway: set[asyncio.Timeout] = set()  # the deadlines of the dials under way
         self._restarts = 0
-        self._restarted = asyncio.Event()  # set for a moment: nobody is to wait any longer
+        self._restarted = asyncio.Event()  # set for a moment, to wake whoever waits
         self._outage = Outage()
-        self._welcome = False  # the last dial that had an answer was let in
+        self._welcome = False  # the last dial that was answered was accepted
 
     @property
     def reachable(self) -> bool:
@@ -158,8 +157,8 @@ class Dialer:
     async def dial(self, tunnel: str, make_leg: Callable[[Dialed], _L]) -> _L:
         """Open one leg, however long that takes.
 
-        Raises AccessDenied where the relay says that the token is no good for this tunnel,
-        and UsageError where there is none to show.
+        Raises AccessDenied if the relay refuses the token for this tunnel, and UsageError if no
+        token can be read.
         """
         async with self._slots:
             while True:
@@ -168,7 +167,7 @@ class Dialer:
                     if leg is not None:
                         return leg
                 async with self._dial_lock:
-                    if self._outage.active:  # nobody found the relay back meanwhile
+                    if self._outage.active:  # no other dial has reached the relay meanwhile
                         with contextlib.suppress(TimeoutError):
                             async with asyncio.timeout(self._outage.wait(time.monotonic())):
                                 await self._restarted.wait()
@@ -193,12 +192,12 @@ class Dialer:
         return leg
 
     def failed(self, reason: str, retry_after: float | None = None) -> None:
-        """A dial came to nothing, or to a leg that was of no use."""
+        """A dial failed, or the leg it opened was useless."""
         self._outage.failed(time.monotonic(), retry_after)
         self._on_failure(reason)
 
     def restart(self) -> None:
-        """Begin all dials anew, now: the network is another than when they began."""
+        """Restart all dials now: the network has changed since they started."""
         self._restarts += 1
         for deadline in self._underway:
             if not deadline.expired():
@@ -208,7 +207,10 @@ class Dialer:
         self._restarted.clear()
 
     async def dial_once(self, tunnel: str, make_leg: Callable[[Dialed], _L], prefix: str = "") -> _L:
-        """Open one leg, now; `prefix` stands before its path. Raises RelayUnavailable, AccessDenied or UsageError."""
+        """Open one leg, without retries. `prefix` precedes its path.
+
+        Raises RelayUnavailable, AccessDenied or UsageError.
+        """
         token = self._tokens(tunnel)
         try:
             channel, response = await self._attempt(tunnel, prefix, token)
@@ -216,7 +218,7 @@ class Dialer:
             renewed = self._tokens(tunnel)
             if renewed == token:
                 raise self._tokens.explain(exc, tunnel) from exc
-            # The refusal has told the relay's time, by which there is another token to show; or the file was renewed.
+            # Either the refusal corrected our idea of the relay's clock, or the token file was renewed.
             token = renewed
             try:
                 channel, response = await self._attempt(tunnel, prefix, token)
@@ -240,7 +242,7 @@ class Dialer:
         return leg
 
     async def _attempt(self, tunnel: str, prefix: str, token: str | None) -> tuple[Channel, Response]:
-        """One handshake, whose failures are errors of ours. Raises RelayUnavailable or AccessDenied."""
+        """One handshake, with failures converted. Raises RelayUnavailable or AccessDenied."""
         path = prefix + leg_path(self._role, tunnel)
         restarts = self._restarts
         try:
@@ -258,7 +260,7 @@ class Dialer:
             if self._restarts != restarts:
                 raise _Restarted from exc
             raise RelayUnavailable(f"no answer from {self._relay} within {self._timeout:g} s") from exc
-        except UsageError as exc:  # the proxy's variable may be mended, as the proxy may
+        except UsageError as exc:  # the proxy variable may be fixed while we run, just as a proxy may
             raise RelayUnavailable(f"no way to {self._relay}: {exc}") from exc
         except (WebSocketException, OSError, EOFError, ValueError) as exc:  # ValueError: a proxy's URL, a header
             raise refusals.of_error(exc, self._relay, self._ca_file) from exc

@@ -1,8 +1,8 @@
 """A leg: one WebSocket connection, from the end of its opening handshake.
 
-Between the socket and whoever carries bytes over it stands nothing but the frame reader:
-no task, no queue, no reassembly. What comes in is handed on before control returns to the
-event loop; what goes out is one write a frame.
+Only the frame reader stands between the socket and the subclass: no task, no queue, no
+reassembly. Input is handed on before control returns to the event loop; each outgoing frame
+is one write.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from .buffers import READ_BUFFER
 from .fair_queue import FairQueue
 from .outgoing import Outgoing
 
-# Frames of one leg that are handled at once: some 0.1 ms, 0.3 ms if they are fragments.
-# A read may hold 18,000 of a byte each: the rest of it waits in the fair queue.
+# Frames of one leg handled in one go: about 0.1 ms, or 0.3 ms if they are fragments. A single
+# read may hold 18,000 one-byte frames; the rest waits in the fair queue.
 MANY_FRAMES: Final = 100
 
 
 class Monitor(Protocol):
-    """Whoever watches legs, as a leg sees it."""
+    """What a leg needs of its monitor."""
 
     queue: FairQueue  # of legs with frames left to handle
-    close_timeout: float  # seconds for the peer's half of the close handshake, or to take what is unsent
+    close_timeout: float  # seconds the peer has to finish the close handshake or take unsent bytes
 
     def watch(self, leg: Leg) -> None: ...
     def unwatch(self, leg: Leg) -> None: ...
@@ -43,32 +43,32 @@ class Monitor(Protocol):
 
 
 class Leg(Outgoing):
-    """Subclasses say what to do with what comes in: the `on_…` methods.
+    """Subclasses handle input by overriding the `on_…` methods.
 
-    `client` is whether this end is the WebSocket client, and so the one that masks. A leg
-    that `pings` does so regularly, for signs of life. A leg whose other end `must_read`
-    is given up if that takes nothing for a while.
+    `client` says whether this end is the WebSocket client, which masks what it sends. A leg that
+    `pings` is pinged regularly, to detect a dead peer. A leg that `must_read` is dropped if its
+    peer takes no bytes for a while.
     """
 
     pings = True
     must_read = False
-    max_rate: int | None = None  # messages and pings a second, besides those that its bytes explain
+    max_rate: int | None = None  # messages and pings a second, beyond those that its bytes account for
 
     def __init__(self, monitor: Monitor, *, client: bool, text_limit: int | None) -> None:
         super().__init__(client=client, close_timeout=monitor.close_timeout)
         self._reader = FrameReader(masked=not client, text_limit=text_limit)
         self._monitor = monitor
-        self.bytes_in = 0  # wire bytes that were taken
+        self.bytes_in = 0  # wire bytes consumed
         self._events_in = 0
-        self.carrying = False  # a stream or a pair depends on it: it is pinged, and given up, sooner
+        self.carrying = False  # a stream or pair depends on it: pinged more often, dropped sooner
         self.reading = True
         self.echo_close = True  # answer the peer's close frame at once; else `close` does
         self._ping: tuple[bytes, float] | None = None
-        self._pong: bytes | None = None  # the latest ping, not answered yet
-        self._rest = memoryview(b"")  # what was read, and waits in the fair queue
-        self._queued = False  # in it
-        self.ended = False  # nothing that comes in is handled any more
-        self.silent = False  # it was given up because nothing came
+        self._pong: bytes | None = None  # payload of the latest ping, not answered yet
+        self._rest = memoryview(b"")  # was read; waits in the fair queue
+        self._queued = False  # in the fair queue
+        self.ended = False  # input is ignored from now on
+        self.silent = False  # it was dropped because nothing came
 
     @property
     def idle(self) -> bool:
@@ -77,42 +77,42 @@ class Leg(Outgoing):
 
     @property
     def expendable(self) -> bool:
-        """Whether its loss costs no more than another leg: it may be given up on suspicion."""
+        """Whether losing it costs only a new leg, so that it may be dropped on suspicion."""
         return False
 
     @property
     def suspected(self) -> bool:
-        """Whether it may be dead, and was asked for a sign of life."""
+        """Whether it may be dead: it was pinged and has not answered yet."""
         return self._monitor.suspected(self)
 
     @property
     def messages_in(self) -> int:
-        """Text, pings, pongs, and frames of nothing."""
+        """Text messages, pings, pongs and empty frames."""
         return self._events_in + self._reader.empty
 
-    # What subclasses fill in.
+    # For subclasses to override.
 
     def on_data(self, pieces: Sequence[memoryview | bytes], size: int) -> None:
-        """`size` bytes of binary payload came. Slices of the read buffer are good until this returns."""
+        """`size` bytes of binary payload came. Slices of the read buffer are valid until this returns."""
 
     def on_text(self, payload: bytes) -> None:
-        """A text message came, whole."""
+        """A complete text message came."""
 
     def on_end(self, code: int, reason: str) -> None:
-        """Nothing more will come in: the close code the peer sent, or 1006 for a lost leg. Called once."""
+        """No more input follows. `code` is the peer's close code, or 1006 for a lost leg. Called once."""
 
     def on_gone(self) -> None:
         """The socket is closed. Called once, after `on_end`."""
 
     def ping(self) -> None:
-        """Ask for a sign of life. The answer also measures the round trip."""
+        """Send a ping. The pong also measures the round trip."""
         now = time.monotonic()
         payload = new_key()
         self._ping = payload, now
         self._send_control(PING, payload)
 
     def lost(self, reason: str) -> None:
-        """Give the leg up, for a reason of our own."""
+        """Drop the leg, for a reason of our own."""
         self._end(CloseCode.ABNORMAL, reason)
         self.abort()
 
@@ -139,7 +139,7 @@ class Leg(Outgoing):
         return READ_BUFFER
 
     def buffer_updated(self, nbytes: int, buffer: memoryview = READ_BUFFER) -> None:
-        # All of it in one function: of a process that was asleep, each one that is called costs.
+        # Kept in one function: calls are expensive right after a wake-up.
         data = buffer[:nbytes]
         items, event_count, payload_size, consumed = self._reader.feed(data, MANY_FRAMES)
         self.bytes_in += consumed
@@ -151,11 +151,11 @@ class Leg(Outgoing):
             self._put_off(data[consumed:])
 
     def feed(self, data: memoryview) -> None:
-        """Take bytes that did not come by way of the read buffer: they came with the handshake, or have waited."""
+        """Take bytes from outside the read buffer: those that came with the handshake, or waited in the fair queue."""
         self.buffer_updated(len(data), data)
 
     def _put_off(self, rest: memoryview) -> None:
-        """Read no more before the fair queue has come to `rest`."""
+        """Stop reading until the fair queue reaches `rest`."""
         self._rest = rest if rest.readonly else memoryview(bytes(rest))
         if self._transport is not None:
             self._transport.pause_reading()
@@ -170,7 +170,7 @@ class Leg(Outgoing):
         self._queued = False
         transport = self._transport
         if transport is None or transport.is_closing() or not self.reading or not self._rest:
-            return  # it is over, and so is what it brought; or who lets it read again queues it anew
+            return  # the leg is over; or `resume_reading` will queue it again
         rest, self._rest = self._rest, memoryview(b"")
         self.feed(rest)
         if self._rest or transport.is_closing():
@@ -179,7 +179,7 @@ class Leg(Outgoing):
             transport.resume_reading()
 
     def _mixed(self, items: Sequence[memoryview | bytes | Event]) -> None:
-        """Hand on payload and events in their order, until one of them ends the leg."""
+        """Hand on payload and events in order, until one of them ends the leg."""
         pieces: list[memoryview | bytes] = []
         for item in items:
             if not isinstance(item, Event):
@@ -202,7 +202,7 @@ class Leg(Outgoing):
             self._send_pong()
 
     def _send_pong(self) -> None:
-        """Answer the latest ping alone, as RFC 6455 section 5.5.3 allows: who does not read gets no second answer."""
+        """Answer only the latest ping (RFC 6455 section 5.5.3): a peer that does not read gets one pong, not many."""
         pong, self._pong = self._pong, None
         if pong is not None:
             self._send_control(PONG, pong)
@@ -212,7 +212,7 @@ class Leg(Outgoing):
         self._send_pong()
 
     def eof_received(self) -> None:
-        """Without a close frame before it, the end of the connection is its loss (RFC 6455 section 7.1.5)."""
+        """Do nothing: without a close frame, EOF is a lost connection (RFC 6455 section 7.1.5)."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._monitor.unwatch(self)

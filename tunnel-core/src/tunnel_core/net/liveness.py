@@ -1,8 +1,8 @@
-"""Notices legs that have gone silent, and keeps the others from falling silent.
+"""Detects dead legs, and pings the others to keep them alive.
 
-One timer a process looks at all legs each second. Any received byte counts as a sign of
-life, so a ping that queues behind bulk data kills nothing; and the per-byte path only
-counts bytes, it reads no clock.
+One timer per process checks all legs each second. Any received byte counts as a sign of
+life, so a ping queued behind bulk data does no harm; and the data path only counts bytes,
+without reading a clock.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from .fair_queue import FairQueue
 from .leg import Leg
 
 BYTES_A_MESSAGE: Final = 16 * 1024  # the smallest window is acknowledged in steps of 16 KiB
-# A clock that goes on while this machine sleeps, where `time.monotonic` does not.
+# A clock that keeps running while the machine sleeps, where `time.monotonic` stops.
 _WAKEFUL: Final[int | None] = getattr(
     time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC if sys.platform == "darwin" else None
 )
 
-_chance: Final = random.Random()  # of its own: nothing here depends on what else draws
+_chance: Final = random.Random()  # its own generator, so that other users of `random` do not affect it
 
 
 def slept() -> float:
-    """Seconds for which this machine has slept, from some moment on; nowhere counted by `time.monotonic`."""
+    """Seconds this machine has slept, counted from an arbitrary moment: what `time.monotonic` leaves out."""
     return time.clock_gettime(_WAKEFUL) - time.monotonic() if _WAKEFUL is not None else 0.0
 
 
@@ -44,10 +44,10 @@ class LegTimes:
     carrying: tuple[float, float] = (5.0, 15.0)  # three pings unanswered
     idle: tuple[float, float] = (15.0, 45.0)  # proxies cut idle connections at 55 to 60 s
     doubtful: float = 32.0  # silence, two pings and two ticks long, after which a waiting leg is given no stream
-    stuck: float = 15.0  # without any progress of what waits for the socket
-    standstill: float = 1.0  # a timer this late, or a machine asleep this long, has stood still
-    answer: float = 2.0  # for a sign of life from a suspected leg: most round trips take a tenth
-    close: float = 5.0  # for the peer's half of the close handshake, or to take what is unsent
+    stuck: float = 15.0  # without the peer taking any unsent byte
+    standstill: float = 1.0  # a timer this late, or a machine asleep this long, counts as a standstill
+    answer: float = 2.0  # for a suspected leg to answer: most round trips take a tenth
+    close: float = 5.0  # for the peer to finish the close handshake or take unsent bytes
 
 
 class _Watch:
@@ -60,15 +60,15 @@ class _Watch:
         self.messages = 0
         self.heard_at = now  # when the leg last brought a byte
         self.moved_at = now  # when the socket last took one, or nothing was waiting
-        # As if at some time before: legs that came together are not all pinged in the same tick.
+        # A random time in the past, so that legs opened together are not all pinged in the same tick.
         self.pinged_at = now - _chance.uniform(0, ping_interval)
 
 
 class LegMonitor:
     """Watches the legs of one process, and measures how late its event loop runs.
 
-    `stood_still` is told of each standstill of this process or machine, after it: for how many
-    seconds. Whatever was connected before may be dead.
+    `stood_still` is called after each standstill of this process or machine, with its length in
+    seconds. Connections from before it may be dead.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class LegMonitor:
         self._violated = violated
         self._stood_still = stood_still
         self._legs: dict[Leg, _Watch] = {}
-        self._suspects: dict[Leg, int] = {}  # → the bytes it had brought when it was asked for a sign of life
+        self._suspects: dict[Leg, int] = {}  # → its `bytes_in` when it was pinged on suspicion
         self._timer: asyncio.TimerHandle | None = None
         self._due = float("inf")
         self._slept = slept()
@@ -118,14 +118,14 @@ class LegMonitor:
             leg.abort()
 
     def silence(self, leg: Leg) -> float:
-        """Seconds since the leg last brought a byte, as far as the last tick knows."""
+        """Seconds since the leg last brought a byte, as of the last tick."""
         watch = self._legs.get(leg)
         return time.monotonic() - watch.heard_at if watch is not None else float("inf")
 
     def suspect(self, *, idle_only: bool) -> None:
-        """Ask legs for a sign of life, and give up those that bring none in time.
+        """Ping the expendable legs, and drop those that do not answer in time.
 
-        Only those whose loss costs no more than another leg.
+        `idle_only` leaves out legs that carry a stream.
         """
         asked = {
             leg: leg.bytes_in for leg in self._legs if leg.expendable and leg.reading and (leg.idle or not idle_only)
@@ -136,21 +136,21 @@ class LegMonitor:
         asyncio.get_running_loop().call_later(self.times.answer, self._judge, asked)
 
     def suspected(self, leg: Leg) -> bool:
-        """Whether the leg was asked for a sign of life, and has brought none yet."""
+        """Whether the leg was pinged on suspicion and has not answered yet."""
         return self._suspects.get(leg) == leg.bytes_in
 
     def _judge(self, asked: dict[Leg, int]) -> None:
         if self.look():
-            return  # there was no time to answer; all have been asked anew
+            return  # a standstill left no time to answer; all were pinged again
         for leg, bytes_in in asked.items():
             if self._suspects.get(leg) != bytes_in:
-                continue  # it is gone, or was asked again since
+                continue  # it is gone, or was pinged again since
             del self._suspects[leg]
             if leg.bytes_in == bytes_in:
                 leg.lost(f"no sign of life within {self.times.answer:g} s, after a standstill or on another network")
 
     def look(self) -> bool:
-        """Notice a standstill now and not at the next tick. Whether there was one, since it was looked for last."""
+        """Check for a standstill now. Returns whether there was one since the last check."""
         now, asleep = time.monotonic(), slept()
         lag = max(0.0, now - self._due)
         pause = lag + asleep - self._slept
@@ -190,11 +190,10 @@ class LegMonitor:
         times = self.times
         ping_after, dead_after = times.carrying if leg.carrying else times.idle
         if leg.bytes_in != watch.bytes_in or not leg.reading or leg.close_received:
-            # Who does not listen cannot hear: a paused leg is not silent, and one whose peer
-            # has closed has nothing more to say.
+            # A leg we do not read is not silent, and one whose peer has closed has nothing more to send.
             watch.bytes_in = leg.bytes_in
             watch.heard_at = now
-        elif now - watch.heard_at >= dead_after - times.tick:  # heard up to a tick before it was noted
+        elif now - watch.heard_at >= dead_after - times.tick:  # bytes are noticed up to a tick late
             leg.silent = True
             leg.lost(f"silent for {dead_after:.0f} s")
             return
@@ -210,7 +209,7 @@ class LegMonitor:
         elif leg.must_read and now - watch.moved_at >= times.stuck:
             leg.lost(f"took nothing for {times.stuck:.0f} s")
             return
-        # Behind what a congested leg's peer does not take, a ping would wait, too.
+        # On a congested leg, a ping would only queue behind the unsent bytes.
         if now - watch.pinged_at >= ping_after and (leg.pings or not leg.reading) and not leg.congested:
             watch.pinged_at = now
             leg.ping()

@@ -1,7 +1,7 @@
-"""What one WebSocket connection sends: whole frames, at once, with bounds on what the socket has not taken.
+"""The sending half of one WebSocket connection. It sends whole frames at once and bounds what is unsent.
 
-A binary message is one write. Control frames wait until the end of the iteration of the event loop, so
-that they leave together, or with the data that follows them.
+A binary message is one write. Control frames wait until the end of the event loop's iteration, so that
+they leave together, or with the data that follows them.
 """
 
 from __future__ import annotations
@@ -17,35 +17,34 @@ from websockets.frames import Close
 from ..protocol.frames import CLOSE, TEXT, CloseCode, control_frame, masked_frame, new_key, plain_frame
 from .sockets import forgets_to_pause
 
-# Seconds that a message nobody waits for may wait for others: a write wakes a process at each
-# of two hops, and costs more than all else about a message.
+# Seconds that a message which is not urgent may wait to be sent with others. A write wakes a process at
+# each of two hops, which costs more than everything else about the message.
 LINGER: Final = 0.001
-# Bytes that wait for the socket at which whoever feeds the leg is told to pause, and at
-# which it may go on.
+# Unsent bytes at which the leg's feeder must pause, and at which it may resume.
 HIGH_WATER: Final = 256 * 1024
 LOW_WATER: Final = 64 * 1024
-# After so many small writes the leg is congested, too, if the socket has not taken them all. uvloop keeps 0.8 KB for
-# each write that waits: HIGH_WATER in frames of one byte would be 87,000 writes and 70 MB.
+# After this many small writes, the leg also counts as congested if any are unsent. uvloop needs 0.8 KB for each
+# waiting write: HIGH_WATER in one-byte frames would be 87,000 writes and 70 MB.
 MANY_WRITES: Final = 256
-# A leg with more unsent bytes is dropped. Feeders that pause when they are told to add at most one read (128 KiB) and
-# what was held before the pairing (64 KiB and a read) to HIGH_WATER. More than that, and half as much again, is
-# answers that the peer asks for and does not read.
+# A leg with more unsent bytes is dropped. A feeder that pauses on request adds at most one read (128 KiB) and what
+# was held before pairing (64 KiB and a read) to HIGH_WATER. Anything well beyond that is answers that the peer
+# requests but does not read.
 MOST_UNSENT: Final = 1024 * 1024
 JOIN: Final = 4096  # bytes up to which copying header and payload together beats a gathering write
 
-# The codes that end a connection in peace: to a raw leg they are a FIN, all others an RST.
+# Close codes of a clean end: a raw leg turns these into a FIN, all others into an RST.
 PEACEFUL: Final = (CloseCode.NORMAL, CloseCode.GOING_AWAY, CloseCode.NO_STATUS)
 
-# The kernel's copy takes up to four times as long from addresses that lie badly to its own
-# buffers. Malloc would give each payload the place of the one before: a bad one for ever.
+# Some address alignments make the kernel's copy up to four times slower. Holding three payloads makes malloc
+# rotate addresses, instead of reusing a bad one forever.
 _last_payloads: Final[deque[memoryview | bytes]] = deque(maxlen=3)
 
 
 class Outgoing(asyncio.BufferedProtocol):
     """The sending half of a leg.
 
-    `client` is whether this end is the WebSocket client, and so the one that masks. The peer has
-    `close_timeout` seconds for its half of the close handshake, and to take what is unsent.
+    `client` says whether this end is the WebSocket client, which masks what it sends. The peer has
+    `close_timeout` seconds to finish the close handshake and to take unsent bytes.
     """
 
     def __init__(self, *, client: bool, close_timeout: float) -> None:
@@ -56,14 +55,14 @@ class Outgoing(asyncio.BufferedProtocol):
         self.bytes_out = 0
         self.congested = False  # more than HIGH_WATER bytes wait for the socket
         self._close_sent = False
-        self._peace_sent = False  # and it promised that all went well
+        self._peace_sent = False  # its code was one of PEACEFUL
         self.close_received = False
         self._join = JOIN
-        self._writes = 0  # small ones, since they were looked at
+        self._writes = 0  # small writes since the last check
         self._corked: list[memoryview | bytes] = []  # control frames that leave together, or with data
-        self._lingering = False  # they may all wait
+        self._lingering = False  # all of them may wait
         self.most_unsent = MOST_UNSENT
-        self._loss = ""  # why it was dropped, if it was for a reason of our own
+        self._loss = ""  # why this end dropped the connection, if it did
 
     def on_writable(self, writable: bool) -> None:
         """Stop feeding the leg, or go on."""
@@ -75,12 +74,12 @@ class Outgoing(asyncio.BufferedProtocol):
 
     @property
     def open(self) -> bool:
-        """Whether data can be sent: a leg that is not open is never given a stream or a peer."""
+        """Whether data can be sent. A leg that is not open never gets a stream or a peer."""
         return self._transport is not None and not self._close_sent and not self._transport.is_closing()
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait for the socket, or for the end of this iteration of the loop."""
+        """Bytes that wait for the socket or for the end of the loop's iteration."""
         if self._transport is None:
             return 0
         return self._transport.get_write_buffer_size() + sum(map(len, self._corked))
@@ -88,8 +87,8 @@ class Outgoing(asyncio.BufferedProtocol):
     def send(self, pieces: Sequence[memoryview | bytes], size: int) -> None:
         """Send one binary message: `size` bytes in pieces.
 
-        A WebSocket client masks them, and so has copied them when this returns. A server keeps the
-        pieces until the socket has taken them: nobody may change them.
+        A WebSocket client masks into a copy, so the pieces are free when this returns. A server keeps
+        the pieces until the socket has taken them: they must not change.
         """
         transport = self._transport
         if transport is None or self._close_sent:
@@ -109,24 +108,24 @@ class Outgoing(asyncio.BufferedProtocol):
                 transport.write(b"".join(frame))
         else:
             self._uncork()
-            if not transport.is_closing():  # asyncio's writelines, before 3.14, does not ask that itself
+            if not transport.is_closing():  # before 3.14, asyncio's writelines does not check this
                 transport.writelines(frame)
             if self._client:
                 _last_payloads.append(frame[1])
 
     def send_text(self, payload: bytes, *, linger: bool = False) -> None:
-        """Send a text message. One that may `linger` waits a moment for others to leave with."""
+        """Send a text message. With `linger` it may wait up to LINGER, to leave together with others."""
         self._send_control(TEXT, payload, linger=linger)
 
     def half_close(self) -> None:
-        """Send a close frame after all that was sent; go on receiving until the peer sends its own."""
+        """Send a close frame after everything sent so far; keep receiving until the peer sends its own."""
         self._send_close(CloseCode.NORMAL, "")
 
     def close(self, code: int, reason: str = "") -> None:
-        """Send a close frame after all that was sent, and give the peer a while to answer.
+        """Send a close frame after everything sent so far, and give the peer `close_timeout` to answer.
 
-        Code 1005 sends an empty one. If one was sent before that promised peace, and this
-        one does not, the connection is dropped instead.
+        Code 1005 sends an empty one. If a clean close was already sent and `code` is not clean,
+        the connection is dropped instead.
         """
         if self._peace_sent and code not in PEACEFUL:
             self.abort()
@@ -146,14 +145,14 @@ class Outgoing(asyncio.BufferedProtocol):
             self._close_transport()
 
     def _close_transport(self) -> None:
-        """Close once what is unsent has left; the peer may take a while for that, and no longer."""
+        """Close once everything unsent has left, within `close_timeout`."""
         if self._transport is not None:
             self._uncork()
             self._transport.close()
             asyncio.get_running_loop().call_later(self._close_timeout, self.abort)
 
     def abort(self) -> None:
-        """Drop the connection, and what the socket has not taken."""
+        """Drop the connection and what is unsent."""
         if self._transport is not None:
             self._uncork()
             self._transport.abort()
@@ -171,13 +170,13 @@ class Outgoing(asyncio.BufferedProtocol):
             elif not linger and (self._lingering or not self._corked):
                 self._lingering = False
                 loop = asyncio.get_running_loop()
-                loop.call_soon(loop.call_soon, self._uncork)  # after the sockets were asked once more
+                loop.call_soon(loop.call_soon, self._uncork)  # after one more poll of the sockets
             self._corked.append(frame)
 
     def _is_full(self) -> bool:
-        """Whether too much is unsent to add to it. Then the connection is dropped, and `on_end` follows.
+        """Whether too much is unsent to add to it. If so, the connection is dropped and `on_end` follows.
 
-        It follows in the next iteration of the loop: whoever sends may be in the middle of something.
+        `on_end` is called in the loop's next iteration, since the sender may be in the middle of something.
         """
         assert self._transport is not None, "only a connected leg is congested"
         if not self._transport.is_closing():
@@ -198,7 +197,7 @@ class Outgoing(asyncio.BufferedProtocol):
                 self._transport.write(b"".join(frames))
 
     def _look_at_writes(self) -> None:
-        """Be congested until the socket has taken everything, if something still waits for it."""
+        """Count as congested until the socket has taken everything, if anything is unsent."""
         self._writes = 0
         if self._transport is not None and self._transport.get_write_buffer_size() and not self.congested:
             self._transport.set_write_buffer_limits(0)

@@ -1,7 +1,7 @@
-"""Why a dial came to nothing, and what its user can do about it.
+"""Why a dial failed, and what its user can do about it.
 
-Each foreign exception, and each answer that opens no leg, is turned into an error of ours here.
-Nothing that may be a secret is repeated: no query of a URL, no password of a proxy.
+Converts each foreign exception, and each response that opens no leg, into an error of ours.
+Messages repeat nothing that may be secret: no URL query, no proxy password.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from ..errors import AccessDenied, RelayUnavailable
 from ..protocol.endpoints import RELAY_HEADER, Role
 from . import sockets
 
-LONGEST: Final = 200  # characters that are repeated of what a stranger said
+LONGEST: Final = 200  # characters of a stranger's text that a message repeats
 
 # X509_V_ERR_… of OpenSSL's x509_vfy.h, as `SSLCertVerificationError.verify_code` has them.
 _NOT_YET_VALID: Final = 9
 _EXPIRED: Final = 10
 _UNKNOWN_ISSUER: Final = (2, 18, 19, 20, 21)
 _OTHER_NAME: Final = (62, 63, 64)
-# What OpenSSL says of bytes that are no TLS.
+# OpenSSL's reasons when the peer does not speak TLS.
 _NO_TLS: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE")
 
 _LET_IN: Final = "let agents pass there, or give what it asks for with --header"
 _CHECK_URL: Final = "is the URL the relay's, with its path?"
-# What to do about the answers of whatever stands before the relay.
+# What to do about responses from a proxy, firewall or platform in front of the relay.
 _ADVICE: Final = {
     200: f"a web page is no relay: {_CHECK_URL}",
     400: "a proxy on the way may take the WebSocket headers away: have it pass on Upgrade and Connection",
@@ -48,12 +48,12 @@ _ADVICE: Final = {
 
 
 def of_answer(response: Response, relay: str, path: str, role: Role) -> RelayUnavailable | AccessDenied:
-    """The error for a response that is no 101, to a dial of `path` behind the URL `relay`.
+    """The error for a response other than 101 to a dial of `path` at the URL `relay`.
 
-    Only the relay itself can refuse a token: what a firewall or a login page says is no reason to give up.
+    Only the relay itself can refuse a token. A refusal by a firewall or login page is no reason to give up.
     """
     status = response.status_code
-    said = _said(response).removeprefix(f"{status} ")  # pages like to repeat it
+    said = _said(response).removeprefix(f"{status} ")  # pages often repeat it
     ours = RELAY_HEADER in response.headers
     if ours and status in (401, 403):
         return AccessDenied(f"the relay refuses this {role}: {said or response.reason_phrase}")
@@ -86,7 +86,7 @@ def _printable(text: str) -> str:
 
 
 def _moved(status: int, location: str, relay: str, path: str) -> tuple[str, str]:
-    """What to say of a redirect. The dialer follows none: who is to have the token is said by --relay alone."""
+    """The message and advice for a redirect. The dialer follows none: only --relay says who may see the token."""
     asked = urllib.parse.urlsplit(relay + path)
     try:
         there = urllib.parse.urlsplit(urllib.parse.urljoin(f"http{relay[2:]}{path}", location))
@@ -107,7 +107,7 @@ def _moved(status: int, location: str, relay: str, path: str) -> tuple[str, str]
 
 
 def of_certificate(exc: ssl.SSLCertVerificationError, whose: str, ca_file: str | None) -> RelayUnavailable:
-    """The error for a certificate that is not believed; `whose` it is."""
+    """The error for an untrusted certificate. `whose` names its owner."""
     what = f"the certificate of {whose} is not trusted ({exc.verify_message})"
     if exc.verify_code in _UNKNOWN_ISSUER:
         return RelayUnavailable(what, "its CA is not the one of --ca-file" if ca_file else "give its CA with --ca-file")
@@ -121,7 +121,7 @@ def of_certificate(exc: ssl.SSLCertVerificationError, whose: str, ca_file: str |
 
 
 def of_tls(exc: ssl.SSLError, whose: str) -> RelayUnavailable:
-    """The error for a TLS handshake that failed, but not for the certificate."""
+    """The error for a TLS handshake that failed for a reason other than the certificate."""
     reason = exc.reason or sockets.why(exc)
     if reason in _NO_TLS:
         return RelayUnavailable(f"no TLS with {whose} ({reason})", "is it ws:// there, or another port?")
@@ -131,12 +131,12 @@ def of_tls(exc: ssl.SSLError, whose: str) -> RelayUnavailable:
 
 
 def of_error(exc: Exception, relay: str, ca_file: str | None) -> RelayUnavailable:
-    """The error for whatever else a dial met."""
+    """The error for any other exception from a dial."""
     if isinstance(exc, ssl.SSLCertVerificationError):
         return of_certificate(exc, relay, ca_file)
     if isinstance(exc, ssl.SSLError):
         return of_tls(exc, relay)
-    if isinstance(exc, ProxyError):  # of a proxy that is spoken to in TLS
+    if isinstance(exc, ProxyError):  # from a proxy reached over TLS
         return RelayUnavailable(f"the proxy to {relay} failed: {exc}", "have it let you out to there")
     if isinstance(exc, InvalidMessage | EOFError):
         return RelayUnavailable(f"cannot reach {relay}: what answers there speaks no HTTP, or hangs up", _CHECK_URL)
