@@ -1,4 +1,4 @@
-"""What a visitor hears whose Minecraft server is away: that it is asleep. Pure."""
+"""Answers Minecraft clients while their server is away: "the server is asleep". Pure."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from .sniff import minecraft
 from .sniff.reader import read_at_once
 
 _REQUEST: Final = b"\x01\x00"  # for the status
-_PING: Final = b"\x09\x01"  # and 8 bytes, to be sent back as they are
+_PING: Final = b"\x09\x01"  # and 8 bytes to echo
 _PING_SIZE: Final = 10
-_NO_VERSION: Final = -1  # that no client has: it shows the version's name where players are else counted
+_NO_VERSION: Final = -1  # no client has it, so clients show the version's name in place of the player count
 _LEGACY_VERSION: Final = 127  # the same for clients before 1.7
 
 
 class Reply(NamedTuple):
-    """All that is to be sent for what was received so far. `done`: nothing more comes after it."""
+    """Everything to send for what was received so far. `done`: the conversation is over."""
 
     data: bytes
     done: bool
 
 
 def describe(seconds: float | None) -> str:
-    """What players read: since when the server is away, if that is known."""
+    """The message for players, with how long the server has been away if that is known."""
     if seconds is None or seconds < 60:
         return "The server is asleep."
     for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
@@ -80,7 +80,7 @@ def _varint(value: int) -> bytes:
 
 
 def _kick(message: str, *, with_version: bool) -> bytes:
-    """The answer to a ping of before 1.7. Those before 1.4 do not read a version."""
+    """The answer to a ping from before 1.7. Clients before 1.4 read no version."""
     new = ("§1", str(_LEGACY_VERSION), "asleep", message, "0", "0")
     text = ("\0".join(new) if with_version else f"{message}§0§0").encode("utf-16-be")
     return struct.pack("!BH", 0xFF, len(text) // 2) + text

@@ -1,17 +1,16 @@
-"""The memory of one agent, and how much of it each stream may have.
+"""An agent's buffer memory, and how much of it each stream may use.
 
-Theory of operation. Two things of a stream take memory: what it sent and may have to send again,
-and what it let the other end send, which may have to wait for a slow local reader. Both are taken
-from one budget. Each stream belongs to an account: whose token it came with, at a host; which tunnel
+Theory of operation. A stream needs memory for what it sent and may have to resend, and for what it
+allowed the other end to send, which may have to wait for a slow local reader. Both come from one
+budget. Each stream belongs to an account: whose token it came with, at a host; which tunnel
 it leads to, at a client; which address it came from, at a gateway.
 
-A fixed share for each would either be tiny or promise the same bytes to many. So thresholds move,
-as they do in switches whose ports share one memory (Choudhury and Hahne, "Dynamic queue length
-thresholds", 1998): an account may have as much as is still free, and of that a stream as much as its
-account leaves. One account alone can fill half of the budget, two fill a third each, n leave an nth
-part and one: whoever comes next finds as much as each of those who are there already has. Nobody
-is ever asked to give back what it holds: it is held back until others' shares have shrunk, or grown
-to the size of its own.
+Fixed shares would either be tiny or promise the same bytes to many. So thresholds are dynamic, as in
+switches whose ports share one memory (Choudhury and Hahne, "Dynamic queue length thresholds", 1998):
+an account may use as much as is still free, and a stream as much of that as its account leaves. One
+account alone can fill half of the budget, two a third each, and n leave 1/(n+1) free: a newcomer finds
+as much as each of the others has. Memory in use is never revoked: a stream above its threshold is held
+back until the threshold rises again.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class _Account:
 
 
 class Budget:
-    """`limit` bytes, of which `used` are taken; and how many streams are `starved`: held back for want of more."""
+    """`limit` bytes, of which `used` are taken. `starved` counts the streams held back for lack of memory."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -35,7 +34,7 @@ class Budget:
         self._accounts: dict[str, _Account] = {}
 
     def share(self, owner: str) -> Share:
-        """A share of the account of `owner`, for one stream."""
+        """A new share of the account of `owner`, for one stream."""
         account = self._accounts.get(owner)
         if account is None:
             account = self._accounts[owner] = _Account()
@@ -44,8 +43,8 @@ class Budget:
     def admits(self, owner: str) -> bool:
         """Whether another stream of `owner` may begin.
 
-        Each stream has a little memory in any case. So their number is what bounds an account in the
-        end: it may be beyond its threshold by an eighth of everything.
+        Every stream gets a little memory in any case, so an account can exceed its threshold by opening
+        many. It may do so by an eighth of the whole budget.
         """
         account = self._accounts.get(owner)
         used = account.used if account is not None else 0
@@ -60,7 +59,7 @@ class Budget:
 
 
 class Share:
-    """What one stream has of the budget: `used` bytes. It says itself when it is `starved`."""
+    """One stream's part of the budget: `used` bytes. The stream itself reports when it is `starved`."""
 
     __slots__ = ("_account", "_budget", "_owner", "starved", "used")
 
@@ -74,19 +73,19 @@ class Share:
 
     @property
     def room(self) -> int:
-        """Bytes that the stream may take; none if it is not positive."""
+        """Bytes that the stream may still take; zero or negative if none."""
         budget, account = self._budget, self._account
         return budget.limit - budget.used - account.used - self.used if account is not None else 0
 
     def take(self, size: int) -> None:
-        """Take `size` bytes, whether there is room or not; give them back if it is negative. Not once it is closed."""
+        """Take `size` bytes, even beyond `room`; a negative size returns them. Does nothing once closed."""
         if self._account is not None:
             self.used += size
             self._account.used += size
             self._budget.used += size
 
     def starve(self, starved: bool) -> None:
-        """The stream is held back for want of memory, or is not any more."""
+        """The stream is, or is no longer, held back for lack of memory."""
         if starved != self.starved:
             self.starved = starved
             self._budget.starved += 1 if starved else -1

@@ -1,9 +1,9 @@
-"""The two faces between a local TCP socket and the stream that carries its bytes, without I/O.
+"""The two interfaces between a local TCP socket and its stream, without I/O.
 
     socket ── Carrier ──▶ stream
     socket ◀── Local ──── stream
 
-Whatever transforms the bytes of a stream has both: it is the socket's Carrier and the stream's Local.
+A layer that transforms a stream's bytes implements both: it is the socket's Carrier and the stream's Local.
 """
 
 from __future__ import annotations
@@ -13,45 +13,45 @@ from typing import Final, Protocol
 
 Payload = memoryview | bytes
 
-# Why a local socket is not read at the moment. It is read when none of these holds.
+# Reasons to pause reading a local socket. It is read when none of these holds.
 HOLD_WINDOW: Final = 1  # as much as the window allows is unacknowledged
-HOLD_MEMORY: Final = 2  # as much as its share of the agent's memory allows is
-HOLD_LINK: Final = 4  # the leg does not take more
+HOLD_MEMORY: Final = 2  # as much as the stream's share of the memory allows is unacknowledged
+HOLD_LINK: Final = 4  # the leg is congested
 HOLD_END: Final = 8  # the socket is about to be reset
 HOLD_SEAL: Final = 16  # the seal's handshake is not over
 
 
 class Local(Protocol):
-    """The local TCP socket, as a stream sees it."""
+    """What a stream needs of its local TCP socket."""
 
     @property
     def pending(self) -> int:
-        """Bytes that were written and have not left for the kernel yet."""
+        """Bytes written that the kernel has not taken yet."""
 
     def write(self, pieces: Sequence[Payload]) -> None:
-        """Write bytes, which are only good until the call returns."""
+        """Write bytes, which are valid only until the call returns."""
 
     def write_eof(self) -> None:
-        """End this direction, after all that was written."""
+        """Send FIN after everything written."""
 
     def close(self) -> None:
-        """Close in peace: both directions have ended."""
+        """Close cleanly: both directions have ended."""
 
     def abort(self) -> None:
-        """Close with RST. Does nothing to a socket that is closed."""
+        """Close with RST. Does nothing if the socket is closed."""
 
     def set_window(self, window: int) -> None:
         """At most `window` bytes will be pending: tell of it when most of many have left."""
 
     def hold(self, reason: int) -> None:
-        """Do not read, for `reason`."""
+        """Stop reading, for `reason`."""
 
     def release(self, reason: int) -> None:
-        """`reason` is no reason any more."""
+        """Clear `reason`, and read if no other holds."""
 
 
 class Nowhere:
-    """The Local of a stream whose socket is another's now."""
+    """The Local of a stream that has handed its socket over."""
 
     pending = 0
 
@@ -71,17 +71,17 @@ class Nowhere:
 
 
 class Carrier(Protocol):
-    """The stream, as the local TCP socket sees it."""
+    """What a local TCP socket needs of its stream."""
 
     @property
     def credit(self) -> int:
         """Bytes that may be read now; at least one while the socket is not held."""
 
     def local_data(self, data: Payload) -> None:
-        """Carry what was read: at most `credit` bytes, which are only good until the call returns."""
+        """Send what was read: at most `credit` bytes, which are valid only until the call returns."""
 
     def local_eof(self) -> None:
-        """The application ended its direction."""
+        """The application sent FIN."""
 
     def local_broken(self, reason: str) -> None:
         """The connection broke. Nothing follows."""

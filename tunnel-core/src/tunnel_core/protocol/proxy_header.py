@@ -13,8 +13,8 @@ from ..errors import BadProxyHeader
 from .addresses import Endpoint, parse_endpoint, unmapped
 
 LIMIT: Final = 4096  # bytes of a header: with the certificate's name and all that load balancers add, one has 1 KiB
-UNIQUE_ID: Final = 0x05  # TLV: the stream, as logs have it
-SUBJECT: Final = 0xE0  # TLV, the first that is for everybody's own use: whose token it is, in UTF-8
+UNIQUE_ID: Final = 0x05  # TLV: the stream's id, as in logs
+SUBJECT: Final = 0xE0  # TLV, the first for custom use: the token's subject, in UTF-8
 
 _V1: Final = b"PROXY "
 _V1_LIMIT: Final = 107
@@ -28,7 +28,7 @@ _UNSPECIFIED: Final = {4: bytes(4), 6: bytes(16)}
 
 
 class Header(NamedTuple):
-    """A header: whom it names, if anybody, and how many bytes it takes."""
+    """A header: the client it names, if any, and its length in bytes."""
 
     source: Endpoint | None
     size: int
@@ -110,7 +110,7 @@ def encode(source: str, destination: str, *, stream: str, subject: str) -> bytes
     return _V2_HEAD.pack(_V2, _PROXY, family, len(addresses) + len(tlvs)) + addresses + tlvs
 
 
-# Of a connection that is nobody's: the receiver is to go by the connection's own address.
+# For a connection on nobody's behalf: the receiver uses the connection's own address.
 LOCAL: Final = _V2_HEAD.pack(_V2, _LOCAL, 0, 0)
 
 

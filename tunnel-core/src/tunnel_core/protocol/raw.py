@@ -1,8 +1,8 @@
 """One end of a TCP connection whose other end is a raw leg (PROTOCOL.md, "Raw legs"), without I/O.
 
 No offsets, no acknowledgements, no resume: bytes, a close code for the end, and the leg
-itself is paused when the local socket is full. RawStream has the face of a Stream, towards
-its local socket as towards its leg, so an agent carries either alike.
+itself is paused when the local socket is full. RawStream has the interface of a Stream on
+both sides, so an agent handles both alike.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ HIGH_WATER: Final = 256 * 1024  # bytes for the local socket at which the leg is
 
 
 class RawLink(Protocol):
-    """A leg whose other side is raw, as the stream sees it."""
+    """What a stream needs of a leg whose other side is raw."""
 
     def send(self, pieces: Sequence[Payload], size: int) -> object:
-        """Send `size` bytes. They are only good until the call returns."""
+        """Send `size` bytes. They are valid only until the call returns."""
 
     def half_close(self) -> None:
-        """Send a close frame after all that was sent; the other direction stays open until its own."""
+        """Send a close frame after everything sent so far. The other direction stays open until its own."""
 
     def close(self, code: int, reason: str = "") -> None:
         """Close both directions."""
@@ -44,8 +44,8 @@ class RawStream(Generic[L]):
     """Joins a local socket to a leg that ends at a raw peer."""
 
     resumable = False
-    share: Share | None = None  # it keeps nothing, and its leg is paused instead
-    window = 0  # bytes that this end keeps: it cannot send again
+    share: Share | None = None  # it buffers nothing: its leg is paused instead
+    window = 0  # it keeps no bytes, since it cannot resend
     credit = READ
 
     def __init__(

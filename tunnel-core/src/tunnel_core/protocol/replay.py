@@ -11,7 +11,7 @@ from .budget import Budget, Share
 # Small writes are gathered into blocks of this size, so that a million tiny messages
 # are not a million objects.
 GATHER: Final = 16 * 1024
-# Spare blocks for the next reads: some 8 MiB, the windows of eight busy streams.
+# Spare blocks for the next reads: about 8 MiB, the windows of eight busy streams.
 SPARE: Final = 64
 
 Block = bytes | bytearray | memoryview
@@ -31,7 +31,7 @@ class ReplayMemory(Budget):
         self._spare: list[memoryview] = []
 
     def hand_over(self, data: memoryview | bytes) -> bool:
-        """Give the block away if `data` lies in it and the budget allows. Returns whether it did."""
+        """Give the block away if `data` lies in it and the budget allows. Returns whether it was given."""
         if not isinstance(data, memoryview) or data.obj is not self.block.obj:
             return False
         if self.limit - self.used < self.block_size:

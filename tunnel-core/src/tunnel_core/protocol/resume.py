@@ -37,11 +37,11 @@ from .local import HOLD_MEMORY, HOLD_WINDOW, Local
 from .remembered import Remembered
 from .stream import L, Outcome, Phase, Stream, StreamContext, Trigger
 
-MAX_REMEMBERED: Final = 16384  # ended streams a host remembers: some 8 MB
+MAX_REMEMBERED: Final = 16384  # ended streams that a host remembers: about 8 MB
 
 
 class ClientStream(Stream[L]):
-    """The end that opens, and resumes."""
+    """The client's end, which opens and resumes the stream."""
 
     def __init__(
         self,
@@ -57,18 +57,18 @@ class ClientStream(Stream[L]):
         self.e2e = e2e  # it is sealed: both ends must say so
         self.candidate: L | None = None  # the leg whose `resume` is not answered yet
         self.instance = ""  # the host-agent that has the stream; "" until it is paired
-        self._source = source  # the visitor's address, of a gateway
+        self._source = source  # at a gateway: the visitor's address
         self._opened = False
-        self._unsettled: tuple[str, ...] = ()  # legs on which it was opened, and perhaps passed on
+        self._unsettled: tuple[str, ...] = ()  # legs on which it was opened: the relay may have passed it on
         self._attempt = 0
         self._asked = 0  # bytes received when `resume` was sent
         self._asked_on = ""  # the id of the leg that it was sent on
 
     def open(self, link: L, instance: str = "") -> None:
-        """Open the stream on `link`, with what was read so far; `instance` is its host-agent, if it is paired.
+        """Open the stream on `link`, with what was read so far. `instance` is the host-agent, if `link` is paired.
 
-        Again, if it was open before: under the same id if the relay is to say whether it was
-        passed on (see `lost_unpaired`), else under another.
+        A stream that was opened before keeps its id if the relay still has to say whether it was
+        passed on (see `lost_unpaired`), and gets a new one otherwise.
         """
         if self._opened and not self._unsettled:
             self.id, self.key = new_id(), new_id()
@@ -84,7 +84,7 @@ class ClientStream(Stream[L]):
         """The leg on which the stream was opened was lost before `paired` came.
 
         `passed_nothing`: the relay said that it passed nothing on. Returns False if the stream cannot
-        be opened anew: it has lost too many, or its local socket is broken and nobody can be told.
+        be opened again: too many legs were lost, or its local socket broke.
         """
         if not passed_nothing and (self.replay.end or self._eof):
             self._unsettled += (leg,)
@@ -93,7 +93,7 @@ class ClientStream(Stream[L]):
     def turned_away(self) -> bool:
         """The relay said that nothing of the stream was passed on, by this leg or any before it.
 
-        Returns False if the stream cannot be opened anew: its local socket is broken.
+        Returns False if the stream cannot be opened again because its local socket broke.
         """
         self.instance = ""
         self._unsettled = ()
@@ -105,7 +105,7 @@ class ClientStream(Stream[L]):
         self._unsettled = ()
 
     def resume(self, link: L, leg: str) -> None:
-        """Ask the host to carry on on a new leg, whose id is `leg`."""
+        """Ask the host to continue on the new leg with id `leg`."""
         self.candidate = link
         self._attempt += 1
         self._asked = self.received
@@ -115,9 +115,9 @@ class ClientStream(Stream[L]):
         link.send_message(Resume(self.id, proof, self.instance, self._attempt, received))
 
     def become_raw(self) -> tuple[int, bool]:
-        """The peer turned out to be raw: this stream is over, in silence, and its local socket is another's.
+        """The peer turned out to be raw: end this stream silently, so that a RawStream takes over its local socket.
 
-        Returns how many bytes of the local socket are on the leg, and whether it has ended.
+        Returns how many of the local socket's bytes were sent on the leg, and whether it reached EOF.
         """
         self._transition(Trigger.END)
         self.link = None
@@ -127,14 +127,14 @@ class ClientStream(Stream[L]):
         return self.replay.end, self._eof
 
     def candidate_lost(self) -> None:
-        """The leg that was to be the next is gone, or did not answer in time."""
+        """The candidate leg was lost or did not answer in time."""
         self.candidate = None
 
     def local_broken(self, reason: str, outcome: Outcome = Outcome.RESET_LOCAL) -> None:
         if self._opened:
             super().local_broken(reason, outcome)
         else:
-            self._end(outcome, reason)  # no host knows of it
+            self._end(outcome, reason)  # no host knows the stream
 
     def on_message(self, message: Message) -> None:
         match message:
@@ -148,7 +148,7 @@ class ClientStream(Stream[L]):
                 super().on_message(message)
 
     def on_answer(self, message: Message) -> bool:
-        """Act on the candidate's first message. False if it is no answer of the stream's host.
+        """Act on the candidate's first message. Returns False if it is not an answer from the stream's host.
 
         After it the stream is attached to the candidate, or over; or, where the `open` never
         reached the host, without a link and to be opened anew.
@@ -166,7 +166,7 @@ class ClientStream(Stream[L]):
         return True
 
     def _is_proven(self, message: Resumed) -> bool:
-        """Whether it comes from somebody who has the stream's key, and was said on the candidate."""
+        """Whether the answer was made with the stream's key, for the candidate leg."""
         proof = resumed_proof(
             self.key, stream=self.id, leg=self._asked_on, received=message.received, done=message.done
         )
@@ -207,7 +207,7 @@ class ClientStream(Stream[L]):
 
 
 class HostStream(Stream[L]):
-    """The end that accepts, and answers resumes."""
+    """The host's end, which accepts the stream and answers resumes."""
 
     def __init__(
         self,
@@ -225,14 +225,14 @@ class HostStream(Stream[L]):
         self._agree(message.window, message.most)
 
     def accept(self) -> None:
-        """The target answered; or, of a sealed stream, the ClientHello was taken."""
+        """The target answered, or, on a sealed stream, the ClientHello was accepted."""
         self._transition(Trigger.ACCEPT)
-        # The target's answer to what came with `open` mostly follows at once.
+        # The target usually answers the data that came with `open` at once.
         self._say(Accepted(self.id, self.offer, e2e=self.e2e, most=self.window), linger=bool(self.received))
         self._tick_later()
 
     def refuse(self, reason: str, outcome: Outcome = Outcome.REFUSED) -> None:
-        """The target did not. A stream that is accepted already, as a sealed one is, is reset with `outcome`."""
+        """The target refused. A stream already accepted, as a sealed one is, is reset with `outcome`."""
         if self.phase is Phase.OPENING:
             self._say(Refused(self.id, reason))
             self._end(Outcome.REFUSED, reason)
@@ -248,12 +248,12 @@ class HostStream(Stream[L]):
         self._end_if_mute()
 
     def _end_if_mute(self) -> None:
-        # Nobody can be told now that the target's connection broke: the next `resume` will be.
+        # There is no leg to send the `reset` on: it answers the next `resume`.
         if self.phase is Phase.RESETTING and self.link is None:
             self.expire("")
 
     def resume(self, link: L, message: Resume, leg: str) -> None:
-        """Carry on on `link`; `leg` is the id of the client's leg. The caller has closed the leg that was attached."""
+        """Continue on `link`. `leg` is the id of the client's leg. The caller has closed the previous leg."""
         self.attempt = message.attempt
         self.link = link
         link.send_message(_resumed(self.id, self.key, leg, self.received + self._peer_fin))
@@ -269,13 +269,13 @@ class HostStream(Stream[L]):
 
 
 class Refusal(enum.Enum):
-    """Why a host does not answer a `resume` at all: the leg is closed instead."""
+    """Why a host closes the leg instead of answering a `resume`."""
 
     STALE = "the attempt is out of date"
 
 
 class _Ended(NamedTuple):
-    """How a stream ended. One that was never here has no key."""
+    """How a stream ended. A stream that was never here has no key."""
 
     key: str | None
     finished: bool
@@ -283,18 +283,18 @@ class _Ended(NamedTuple):
 
 
 class HostStreams(Generic[L]):
-    """The streams of one tunnel of a host-agent, and how the late ones ended."""
+    """The streams of one tunnel at a host-agent, and how recent ones ended."""
 
     def __init__(self, *, remember: float) -> None:
         self._streams: dict[str, HostStream[L]] = {}
-        # By stream; each belongs to the client's subject, whose flood shall push out nobody else's.
+        # By stream id. Entries are bounded per subject, so that nobody's flood evicts another's.
         self._ended: Remembered[_Ended] = Remembered(remember, MAX_REMEMBERED)
 
     def __len__(self) -> int:
         return len(self._streams)
 
     def knows(self, stream_id: str) -> bool:
-        """Whether a stream of this id is or was here: a late `open` must not connect again."""
+        """Whether a stream with this id is or was here: a late `open` must not connect again."""
         return stream_id in self._streams or stream_id in self._ended
 
     def add(self, stream: HostStream[L]) -> None:
@@ -306,7 +306,7 @@ class HostStreams(Generic[L]):
         self._ended.put(stream.id, subject, _Ended(stream.key, outcome is Outcome.FINISHED, reason), now)
 
     def forget(self, stream_id: str) -> None:
-        """The client has shown that it knows how this stream ended."""
+        """Forget how this stream ended: the client has shown that it knows."""
         self._ended.forget(stream_id)
 
     def find(self, message: Resume, leg: str, subject: str, now: float) -> HostStream[L] | Resumed | Gone | Refusal:
@@ -327,8 +327,8 @@ class HostStreams(Generic[L]):
                 return _resumed(message.stream, ended.key, leg, 0, done=True)
             return Gone(message.stream, ended.reason)
         if stream is None and ended is None:
-            # The client will open anew, under another id. Its `open` may still be on its way here,
-            # on the leg that it gave up: that must not connect, too.
+            # The client will open again, under another id. Its first `open` may still be on its way here,
+            # on the leg that was lost: it must not connect as well.
             self._ended.put(message.stream, subject, _Ended(None, False, ""), now)
         return Gone(message.stream, "no such stream", unknown=True)
 

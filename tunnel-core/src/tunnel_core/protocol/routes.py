@@ -1,4 +1,4 @@
-"""Which tunnel a name leads to, where several share one public port. Pure."""
+"""Maps names to tunnels, where several share one public port. Pure."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .sniff.reader import normal
 
 
 class Route(NamedTuple):
-    """A name and the tunnel it leads to. With `tunnel` empty, what stands before `.name` is the tunnel."""
+    """A name and its tunnel. With an empty `tunnel`, the label before `.name` is the tunnel."""
 
     name: str
     tunnel: str
 
 
 def parse_route(text: str) -> Route:
-    """`NAME=TUNNEL`, or `*.NAME`, where `*` is the tunnel's name. Raises UsageError."""
+    """Parse `NAME=TUNNEL`, or `*.NAME`, where `*` is the tunnel's name. Raises UsageError."""
     name, equals, tunnel = text.partition("=")
     wild = name.startswith("*.")
     known = normal(name.removeprefix("*."))
@@ -32,14 +32,14 @@ def parse_route(text: str) -> Route:
 
 
 class Routes:
-    """Finds the tunnel of a name. A name that is given itself comes before a suffix."""
+    """Finds the tunnel of a name. An exact name takes precedence over a suffix."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self._names = {route.name: route.tunnel for route in routes if route.tunnel}
         self._suffixes = frozenset(route.name for route in routes if not route.tunnel)
 
     def tunnel(self, name: str) -> str:
-        """The tunnel that `name`, in the form that a Sniffer gives it, leads to; empty if to none."""
+        """The tunnel for `name`, as a Sniffer returns it; empty if there is none."""
         if name in self._names:
             return self._names[name]
         label, _, suffix = name.partition(".")

@@ -1,4 +1,4 @@
-"""One end of a carried TCP connection (PROTOCOL.md, "Streams"), without I/O.
+"""One end of a stream (PROTOCOL.md, "Streams"), without I/O.
 
 Theory of operation. A stream end stands between a *local* TCP socket and a *link*, the
 leg it is attached to right now. Each direction is a sequence of offsets: every byte takes
@@ -68,28 +68,28 @@ class Outcome(enum.Enum):
     FINISHED = "finished"
     RESET_LOCAL = "reset-local"  # the TCP connection at this end broke
     RESET_PEER = "reset-peer"  # the one at the other end broke
-    REFUSED = "refused"  # the relay or the target would not have it
-    LOST = "lost"  # no resume came about within the window
+    REFUSED = "refused"  # by the relay, the host-agent or its target
+    LOST = "lost"  # not resumed within the resume window
     VIOLATION = "violation"  # the other end broke the protocol
-    SEAL_BROKEN = "seal-broken"  # what came is not what the other end sealed
-    STOPPED = "stopped"  # this agent was told to stop
+    SEAL_BROKEN = "seal-broken"  # the received bytes are not what the other end sealed
+    STOPPED = "stopped"  # this agent stops
 
 
 class Link(Protocol):
     """The leg, as a stream sees it."""
 
     def send(self, pieces: Sequence[Payload], size: int) -> None:
-        """Send `size` bytes of the stream. They are only good until the call returns."""
+        """Send `size` bytes of the stream. They are valid only until the call returns."""
 
     def send_message(self, message: Message, *, linger: bool = False) -> None:
         """Send a control message, in order with the data around it. With `linger` it may wait for what follows."""
 
 
 MIN_READ: Final = 4096
-# Bytes that a stream may have unacknowledged however little memory there is. So each goes on as long
-# as its far end reads: it waits for acks of its own, and never for somebody else's.
+# Unacknowledged bytes every stream may have, however short memory is. So each stream progresses as long as
+# its far end reads: it waits only for its own acks, never for another stream's.
 ALWAYS: Final = LEAST
-RESET_PATIENCE: Final = 10  # ticks that the answer to a `reset` may take: 5 s
+RESET_PATIENCE: Final = 10  # ticks to wait for the answer to a `reset`: 5 s
 
 L = TypeVar("L", bound=Link)
 
@@ -97,9 +97,9 @@ L = TypeVar("L", bound=Link)
 class StreamContext(NamedTuple):
     """What all streams of an agent share."""
 
-    window: int  # bytes that each is ready to hold, each way
+    window: int  # bytes that each stream can hold, each way
     memory: ReplayMemory
-    clock: Callable[[Stream[Any]], None]  # is asked to call `tick` every half second, until that returns False
+    clock: Callable[[Stream[Any]], None]  # calls the stream's `tick` every half second until that returns False
 
 
 class Stream(Generic[L]):

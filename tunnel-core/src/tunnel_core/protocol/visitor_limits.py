@@ -1,4 +1,4 @@
-"""How much visitors may have of a gateway: connections in all, for a tunnel, of an address. Pure; the time is given."""
+"""Limits on a gateway's visitors: connections in total, per tunnel, per address. Pure: the caller passes the time."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .addresses import address_key, parse_ip
 from .tokens import Network
 from .tries import Tries
 
-RATE_SECONDS: Final = 10.0  # that `rate_per_address` is for
+RATE_SECONDS: Final = 10.0  # seconds that `rate_per_address` covers
 
 
 class Turned(enum.Enum):
-    """Why a visitor is turned away; the value is what metrics and logs say."""
+    """Why a visitor is turned away. The value appears in metrics and logs."""
 
     CONNECTIONS = "connections"
     PER_TUNNEL = "per-tunnel"
@@ -54,7 +54,7 @@ class VisitorLimits:
         return self._now
 
     def admit(self, address: str, now: float) -> Turned | None:
-        """Somebody connects from this IP address. None: he may; else why he may not."""
+        """Somebody connects from this IP address. Returns None to admit, else the reason not to."""
         key = address_key(address)
         if self._tries.take(key, now):
             return Turned.RATE
@@ -67,7 +67,7 @@ class VisitorLimits:
         return None
 
     def enter(self, address: str, tunnel: str) -> Turned | None:
-        """A visitor who was admitted asks for this tunnel. None: he may, and is counted; else why he may not."""
+        """An admitted visitor asks for this tunnel. Returns None and counts the visitor, else the reason to refuse."""
         networks = self._allowed.get(tunnel)
         if networks is not None:
             ip = parse_ip(address)
@@ -79,7 +79,7 @@ class VisitorLimits:
         return None
 
     def leave(self, address: str, tunnel: str = "") -> None:
-        """A visitor who was admitted is gone; `tunnel` is the one that he entered, if any."""
+        """An admitted visitor has left. `tunnel` is the one entered, if any."""
         self._now -= 1
         _take(self._of_address, address_key(address))
         if tunnel:

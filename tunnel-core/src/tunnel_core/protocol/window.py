@@ -1,15 +1,15 @@
 """What the other end of a stream may send (PROTOCOL.md, "Windows"), without I/O.
 
-Theory of operation. A window is a promise: whatever comes within it has to be kept, even if the local
-reader never takes it. So a stream starts with little, and the window doubles as acks fall due a quarter
-of it at a time, within half a second each: a reader that stops gets no further, and one that is slow gets no more than
-some two seconds of its own pace. What is promised beyond the start is taken from the stream's share of the
-memory at once, what waits for the reader within the start when it does. So promises are kept however
-many readers stop at the same moment.
+Theory of operation. A window is a promise to buffer whatever arrives within it, even if the local reader
+never takes it. So a stream starts with a small window, which doubles whenever a quarter of it falls due for
+an ack at once, within half a second. A reader that stops gets no further, and a slow one gets at most about
+two seconds of its own pace. Whatever is promised beyond the initial window is charged to the stream's share
+of the memory at once; below it, only bytes that wait for the reader are charged. So all promises can be
+kept, however many readers stop at the same moment.
 
-A promise cannot be taken back while the other end may be using it. It is asked to give back: by an ack with
-a smaller window, when the stream has been idle, or has more than its share. Its `use` does so, as it may by itself,
-and what it gives back is free from there on.
+A promise cannot be withdrawn while the other end may be using it. An ack with a smaller window asks for the
+difference, when the stream has been idle or exceeds its share. The other end returns it with `use`, as it
+may also do on its own, and the memory is free from then on.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Final
 from .budget import Share
 from .control import EARLY_DATA
 
-# A peer that gave back for want of memory gets no more for so many windows: it would only give it back again.
+# A peer that returned window for lack of memory gets none for this many windows: it would only return it again.
 PATIENCE: Final = 16
-IDLE: Final = 2  # ticks without a byte, after which a window is asked back: a second
+IDLE: Final = 2  # ticks without a byte until a window is asked back: a second
 LEAST: Final = 16 * 1024  # bytes of the smallest window, and that an ack is worth unless it would be over half of one
 
 
@@ -41,17 +41,17 @@ class Window:
         self._most = 0  # the size that it may grow to; 0 if the other end knows none but the first
         self._share = share
         self._charged = 0  # bytes of the share that are taken for it
-        self._grow_at = 0  # offset from which on it may
-        self._asked = False  # to give back
-        self._seen = 0  # what had come at the last tick
-        self._idle = 0  # ticks since more came
+        self._grow_at = 0  # offset from which it may grow
+        self._asked = False  # the other end was asked to return some
+        self._seen = 0  # bytes received as of the last tick
+        self._idle = 0  # ticks since the last byte
 
     def agree(self, most: int) -> None:
         """The other end adapts: from EARLY_DATA up to `most` bytes."""
         self._most = most
 
     def fix(self, size: int) -> None:
-        """The other end does not: it has `size` bytes, for ever."""
+        """The other end does not adapt: its window stays `size` bytes."""
         self.size = self.edge = size
         self.charge(0)
 
@@ -60,7 +60,7 @@ class Window:
         return self._most > 0
 
     def charge(self, waiting: int) -> None:
-        """Take from the share what is promised, or what is `waiting` for the local reader if that is more."""
+        """Charge the share for what is promised, or for what is `waiting` for the local reader if that is more."""
         size = max(self.size - EARLY_DATA, waiting)
         if size != self._charged:
             self._share.take(size - self._charged)
@@ -69,7 +69,7 @@ class Window:
     def acknowledge(self, offset: int, waiting: int, *, due: bool) -> int:
         """All below `offset` is acknowledged, `waiting` bytes not yet; `due`: as much as falls due at once.
 
-        Returns a window to say with it, or 0.
+        Returns the window to announce with the ack, or 0.
         """
         announced = 0
         if due and offset >= self._grow_at and self._most:
@@ -93,7 +93,7 @@ class Window:
     def given_back(self, use: int, offset: int, waiting: int) -> bool:
         """The other end has at most `use` bytes beyond the acknowledged `offset`, until it is granted more.
 
-        `waiting` as in `acknowledge`. Returns whether that is less than before: then it is to be told.
+        `waiting` as in `acknowledge`. Returns whether that is less than before, and so must be confirmed.
         """
         if not LEAST <= use < self.size or not self._most:
             return False

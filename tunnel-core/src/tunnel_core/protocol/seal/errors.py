@@ -1,4 +1,4 @@
-"""What can be wrong with a seal, in the words that whoever can help it understands."""
+"""How a seal can fail, each with a message for whoever can fix it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Fault(enum.Enum):
 
 
 class SealError(TunnelError):
-    """A sealed stream fails, and nothing else does."""
+    """A sealed stream failed. It affects that stream only."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(fault.line)

@@ -19,8 +19,8 @@ from .errors import Fault, SealError
 from .keys import Identity
 from .tls import PLAIN, RECORD, HostTls, Tls
 
-OVERHEAD: Final = 22  # bytes of a record beside its plaintext: header 5, type 1, tag 16 (RFC 8446 section 5.2)
-RESERVE: Final = 64  # bytes of the window that no plaintext may use: a `close_notify` and a key update fit into it
+OVERHEAD: Final = 22  # bytes that a record adds to its plaintext: header 5, type 1, tag 16 (RFC 8446 section 5.2)
+RESERVE: Final = 64  # bytes of the window kept free of plaintext: a `close_notify` and a key update fit
 FLIGHTS: Final = 1024  # bytes of the window that the rest of a client's handshake may take: 64, or a second ClientHello
 MOST_HELLO: Final = 4096  # bytes of a ClientHello: 280 of ours, 1,500 of one with a post-quantum key
 
@@ -52,14 +52,14 @@ class SealedLocal:
         self._failed = failed
         self._sealed = sealed
         self._answers = answers
-        self._hello = MOST_HELLO if tls.is_server else 0  # bytes that may come before the host's answer
+        self._hello = MOST_HELLO if tls.is_server else 0  # bytes allowed before the host's answer
         self.is_sealed = False  # the handshake is over
-        self.identity: Identity | None = None  # that the client has shown
+        self.identity: Identity | None = None  # shown by the client
         # What was read before there was a seal: by a gateway, or since uvloop reads a new connection once, held or not.
         self.early = bytearray()
         self._early_eof = False
         self._peer_closed = False  # by `close_notify`
-        self._partial = 0  # bytes of a record whose rest has not come
+        self._partial = 0  # bytes of an incomplete record
         if not tls.is_server:
             tcp.hold(HOLD_SEAL)
 
@@ -69,7 +69,7 @@ class SealedLocal:
             self._tls.handshake(self._end)
             self.carrier.local_data(self._tls.outgoing.read())
 
-    # From the TCP connection.
+    # Called by the TCP connection.
 
     @property
     def credit(self) -> int:
@@ -90,8 +90,8 @@ class SealedLocal:
         if not self.is_sealed:
             self._early_eof = True
         elif self._end is not None:
-            with contextlib.suppress(ssl.SSLWantReadError):  # the other end has not said its own
-                self._end.unwrap()  # no more than a `close_notify`: the other direction goes on
+            with contextlib.suppress(ssl.SSLWantReadError):  # the other end has not sent its own
+                self._end.unwrap()  # only sends a `close_notify`: the other direction stays open
             self.carrier.local_data(self._tls.outgoing.read())
             self.carrier.local_eof()
 
@@ -102,7 +102,7 @@ class SealedLocal:
     def local_drained(self) -> None:
         self.carrier.local_drained()
 
-    # From the stream, as its local socket.
+    # Called by the stream, as its local socket.
 
     @property
     def pending(self) -> int:
@@ -147,10 +147,10 @@ class SealedLocal:
     def release(self, reason: int) -> None:
         self._tcp.release(reason)
 
-    # What the above is made of.
+    # Internals.
 
     def _handshake(self, end: ssl.SSLObject, size: int) -> bool:
-        """Go on with the handshake by `size` bytes. Whether the seal holds now. Raises SealError."""
+        """Continue the handshake with `size` bytes. Returns whether the seal is complete. Raises SealError."""
         if self._tls.is_server and self.identity is None:
             self._hello -= size
             if self._hello < 0:
@@ -177,7 +177,7 @@ class SealedLocal:
             self.local_eof()
 
     def _unseal(self, end: ssl.SSLObject) -> None:
-        """Write what the records in `incoming` hold. Raises SealError."""
+        """Decrypt the records in `incoming` and write their contents. Raises SealError."""
         incoming, plain = self._tls.incoming, self._tls.plain
         size = 0
         try:
@@ -185,13 +185,13 @@ class SealedLocal:
                 if self._peer_closed:
                     raise SealError(Fault.CHANGED)
                 try:
-                    # The stubs know neither that any buffer will do, nor what comes back for one.
+                    # The type stubs do not know that any buffer works, nor what is returned for one.
                     count: int = end.read(RECORD, plain[size:])  # type: ignore[assignment, arg-type, unused-ignore]
                 except ssl.SSLWantReadError:
                     self._partial += left
                     return
                 except ssl.SSLZeroReturnError:
-                    count = 0  # a `close_notify`, after this end has said its own
+                    count = 0  # a `close_notify`, after this end has sent its own
                 except ssl.SSLError as exc:
                     raise SealError(Fault.CHANGED) from exc
                 self._partial = 0
@@ -206,6 +206,6 @@ class SealedLocal:
 
     def _fail(self, error: SealError) -> None:
         self._end = None
-        self._tls.incoming.read()  # the next end's it is not
+        self._tls.incoming.read()  # the buffer is shared: leave nothing for the next end
         self._tls.outgoing.read()
         self._failed(error)

@@ -1,11 +1,11 @@
 """TLS 1.3 by a pre-shared key, over memory (RFC 8446 section 2.2). Nothing here is cryptography of our own.
 
-The contexts ask for a certificate and know no authority that could have signed one. So a peer that has no key and
-shows a certificate, whichever, is refused. Without that demand (`CERT_NONE`) OpenSSL would take it, and whoever
-stands between could read along. After each handshake it is checked that the key was what made it.
+The contexts require a certificate and trust no CA, so a peer that shows any certificate instead of the key is
+refused. With `CERT_NONE`, OpenSSL would accept it, and a man in the middle could read everything. After each
+handshake we check that the pre-shared key was used.
 
-A key is always combined with a fresh Diffie-Hellman exchange (`psk_dhe_ke`, OpenSSL's only mode unless told
-otherwise): who learns a key later cannot read what was recorded.
+A key is always combined with a fresh Diffie-Hellman exchange (`psk_dhe_ke`, OpenSSL's default): a key
+leaked later does not decrypt recorded traffic.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .keys import Identity, Key, Keyring, parse_identity
 
 PYTHON: Final = (3, 13)  # the first whose `ssl` knows pre-shared keys
 RECORD: Final = 16 * 1024  # bytes of plaintext in a full record (RFC 8446 section 5.1)
-PLAIN: Final = 8 * RECORD  # bytes that are unsealed before they are written: what one read of a leg brings
+PLAIN: Final = 8 * RECORD  # bytes decrypted before each write: what one read of a leg brings
 NO_KEY: Final = "NO_SUITABLE_SIGNATURE_ALGORITHM"  # OpenSSL's, if a client shows none: there is no certificate to sign
 
 
@@ -35,7 +35,7 @@ def require() -> None:
 
 
 class Tls:
-    """What makes the TLS ends of one tunnel in this process: subclasses have the context.
+    """Makes the TLS ends of one tunnel in this process. Subclasses provide the context.
 
     All ends share their buffers, since each call of an end uses up or hands on what is in them before it returns:
     the half of a record waits in the end itself.
@@ -47,13 +47,13 @@ class Tls:
         self._context = context
         self.incoming = ssl.MemoryBIO()
         self.outgoing = ssl.MemoryBIO()
-        self.plain = memoryview(bytearray(PLAIN))  # what was unsealed, until it is written
+        self.plain = memoryview(bytearray(PLAIN))  # decrypted bytes, until they are written
 
     def new_end(self) -> ssl.SSLObject:
         return self._context.wrap_bio(self.incoming, self.outgoing, server_side=self.is_server)
 
     def handshake(self, end: ssl.SSLObject) -> bool:
-        """Go on with the handshake of `end` by what is in `incoming`. Whether it is over. Raises SealError."""
+        """Continue the handshake of `end` with what is in `incoming`. Returns whether it is done. Raises SealError."""
         try:
             end.do_handshake()
         except ssl.SSLWantReadError:
@@ -61,7 +61,7 @@ class Tls:
         except ssl.SSLError as exc:
             raise SealError(self._fault_of(exc)) from exc
         if not end.session_reused:
-            raise SealError(Fault.FALSE_HOST)  # something else than the key made it
+            raise SealError(Fault.FALSE_HOST)  # made without the key
         return True
 
     def _fault_of(self, exc: ssl.SSLError) -> Fault:
@@ -90,11 +90,11 @@ class HostTls(Tls):
 
     def __init__(self, keyring: Keyring, revoked: Callable[[str], bool] = lambda token: False) -> None:
         super().__init__(_context(ssl.PROTOCOL_TLS_SERVER))
-        self._context.num_tickets = 0  # a ticket would be one more key, and costs bytes and memory
+        self._context.num_tickets = 0  # a ticket would be another key to protect, and costs bytes and memory
         self._keyring = keyring
         self._revoked = revoked
-        # OpenSSL asks for the key in the midst of a handshake, and names the identity alone, not the end. One end
-        # at a time goes on with its handshake, so what was shown is that end's.
+        # OpenSSL asks for the key in mid-handshake, naming only the identity, not the end. Only one end at a time
+        # continues its handshake, so the identity is that end's.
         self.shown: Identity | None = None  # in the step of a handshake that is over, if it was taken
         self._refused: Fault | None = None
         if sys.version_info >= (3, 13):
@@ -105,7 +105,7 @@ class HostTls(Tls):
         return super().handshake(end)
 
     def _psk(self, text: str | None) -> bytes:
-        """The key for the identity `text`; empty if it is to be refused."""
+        """The key for the identity `text`; empty to refuse it."""
         identity = parse_identity(text)
         key = self._keyring.find(identity) if identity is not None else None
         if identity is None or key is None:
@@ -128,6 +128,6 @@ class HostTls(Tls):
 def _context(protocol: int) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.check_hostname = False  # the host is known by its key
-    context.verify_mode = ssl.CERT_REQUIRED  # and no authority is loaded: no certificate will do
+    context.verify_mode = ssl.CERT_REQUIRED  # and no CA is loaded: every certificate fails
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
     return context

@@ -1,9 +1,9 @@
-"""Which server a visitor asks for, by the first bytes that he sends. Pure.
+"""Finds the server that a visitor asks for, from the first bytes sent. Pure.
 
 Several tunnels can share one public port where the visitor's protocol names the server in
 what it sends first: the Minecraft handshake, the ClientHello of TLS, and the head of an
-HTTP/1 request. All of it comes from strangers: it is read in bounded memory, in time
-proportional to its length however it is cut, and only as far as the name.
+HTTP/1 request. The input comes from strangers: parsing takes bounded memory, and time
+proportional to the length however it is split, and stops at the name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ UNKNOWN: Final = Asked("", "")
 
 
 class Sniffer:
-    """Reads a visitor's first bytes until it is known what he asks for. `held` is all that it was fed."""
+    """Reads a visitor's first bytes until they name a server. `held` is everything fed so far."""
 
     def __init__(self) -> None:
         self.held = bytearray()
@@ -43,11 +43,11 @@ class Sniffer:
 
     @property
     def may_be_whole(self) -> bool:
-        """Whether what is held may be all that comes before an answer: then wait for more only for a moment."""
+        """Whether `held` may already be a whole request: then wait only briefly for more."""
         return minecraft.is_legacy_ping(self.held)
 
     def feed(self, data: bytes | memoryview) -> Asked | None:
-        """Read on. None: it takes more to tell, and there is room for it. After an answer feed no more."""
+        """Add `data`. Returns None if more is needed and there is room for it. Do not feed after an answer."""
         assert len(data) <= self.room, "what is not fed may stay in the socket"
         self.held += data
         if self._need <= len(self.held):
@@ -59,7 +59,7 @@ class Sniffer:
         return UNKNOWN if self._need > LIMIT else None
 
     def end(self) -> Asked:
-        """What is asked for if nothing more comes."""
+        """What the visitor asks for, if nothing more comes."""
         return Asked("minecraft", "") if self.may_be_whole else UNKNOWN
 
 
