@@ -1,4 +1,4 @@
-"""The public ports of a client-agent, where visitors come who have no agent of their own."""
+"""The public ports of a client-agent, for visitors without an agent of their own."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from .settings import ClientSettings
 from .tunnel import ClientTunnel
 from .visitor import Reason, Visitor
 
-MOST_TUNNELS: Final = 100  # that a pattern of names may lead to at once: strangers choose the names
-LOOK: Final = 0.1  # seconds between looks at whether all visitors have left
+MOST_TUNNELS: Final = 100  # tunnels open at once through name patterns: strangers choose the names
+LOOK: Final = 0.1  # seconds between checks whether all visitors have left
 
 
 class Gateway:
@@ -85,7 +85,7 @@ class Gateway:
                 self._context.log.info("public port", address=str(address), tunnel=listener.tunnel or "by name")
 
     async def drain(self, failed: asyncio.Future[TunnelError]) -> None:
-        """Let nobody in any more, and wait until those inside have left, unless the agent `failed`."""
+        """Admit nobody, and wait until those inside have left, unless the agent `failed`."""
         for listener in self.listeners:
             listener.stop()
         deadline = time.monotonic() + self._context.settings.drain
@@ -117,7 +117,7 @@ class Gateway:
         self._visitors.add(visitor)
         return visitor.tcp
 
-    # What a visitor asks.
+    # Called by visitors.
 
     @property
     def is_full(self) -> bool:
@@ -137,7 +137,7 @@ class Gateway:
         return found
 
     def turned_away(self, visitor: Visitor, reason: Turned | Reason) -> None:
-        """Count it, and tell of it."""
+        """Count and log it."""
         self._turned_away[reason].inc()
         self.log.info("visitor turned away", client=visitor.source, reason=reason.value, asked=visitor.asked)
 

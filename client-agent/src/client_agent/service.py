@@ -22,11 +22,11 @@ from .session import Load
 from .settings import ClientSettings
 from .tunnel import ClientTunnel
 
-TICK: Final = 5.0  # seconds between looks at what is kept ready and not used
+TICK: Final = 5.0  # seconds between checks of what is kept ready and not used
 
 
 class ClientAgent(Agent[ClientSettings]):
-    """Listens, and carries what connects to the tunnels."""
+    """Listens, and forwards connections to the tunnels."""
 
     def __init__(self, settings: ClientSettings, times: AgentTimes = AgentTimes()) -> None:
         token_role: TokenRole = "gateway" if settings.is_gateway else "client"
@@ -112,8 +112,8 @@ class ClientAgent(Agent[ClientSettings]):
         self._tick()
 
     async def stop(self) -> None:
-        # First visitors may leave by themselves. Then no new streams; then the streams of now are
-        # reset and their hosts told; last what they ran on.
+        # Let visitors leave by themselves first. Then accept no new streams, reset the current ones and inform
+        # their hosts. What they run on stops last.
         self._draining = True
         if self._gateway is not None:
             await self._gateway.drain(self.failed)

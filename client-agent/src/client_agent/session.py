@@ -1,4 +1,4 @@
-"""One stream at the client: an accepted TCP connection, and whatever leg carries it."""
+"""One stream at the client: an accepted TCP connection and the leg that carries it."""
 
 from __future__ import annotations
 
@@ -33,42 +33,42 @@ from .settings import ClientSettings
 # Seconds for each step of opening: a leg to the relay, the pairing (the relay lets a client
 # wait 10 s for its host), the target's answer (the host-agent gives it 10 s).
 OPEN_TIMEOUT: Final = 15.0
-# Seconds until a stream that the relay had no room for is opened again: twice as long each time.
+# Seconds until a stream that the relay had no room for is opened again; doubled each time.
 MIN_RETRY: Final = 0.05
 MAX_RETRY: Final = 1.0
 RESUMED_TIMEOUT: Final = 5.0  # seconds for the answer to `resume`; then the leg counts as dead
-# Legs that one stream may ask for at once when it loses them, and the seconds until it may ask for
-# one more. A network that cuts three times a second does no harm (each cut may cost the few legs that
-# were ready, too), and a host that ends every leg at once neither.
+# How many legs a stream that keeps losing them may ask for at once, and the seconds until one more. This
+# tolerates a network that cuts three times a second (each cut may also cost the few ready legs), and limits
+# a host that ends every leg at once.
 LEGS_AT_ONCE: Final = 20
 NEXT_LEG: Final = 0.5
-STEADY: Final = 1.0  # seconds: a leg that carries for longer was worth its dial
-FEW: Final = 3  # legs in a row that were not, until the stream waits its turn among others like it
-# Of the streams whose legs all end at once (FEW): how many may ask for another together, and the
-# seconds until one more may. So they cost next to nothing, however many they are.
+STEADY: Final = 1.0  # seconds: a leg that carries the stream for longer was worth its dial
+FEW: Final = 3  # short-lived legs in a row until the stream shares the retries of all such streams
+# Of the streams past FEW, how many may ask for a leg at once, and the seconds until one more may. So they
+# cost next to nothing, however many there are.
 HASTY_AT_ONCE: Final = 20
 NEXT_HASTY: Final = 0.05
-SPARE_DESCRIPTORS: Final = 32  # for logs, the ports, legs kept ready, dials
+SPARE_DESCRIPTORS: Final = 32  # for logs, ports, ready legs and dials
 DESCRIPTORS_A_STREAM: Final = 3  # the local socket, its leg, and the next one while it moves
-# A relay that closes with these before `paired` has passed nothing on.
+# Close codes with which a relay, before `paired`, has passed nothing on.
 NOT_PASSED_ON: Final = (CloseCode.SERVICE_RESTART, CloseCode.TRY_AGAIN_LATER)
 
 
 class Kind(enum.Enum):
-    """What leg a session asks for."""
+    """The kind of leg that a session asks for."""
 
-    ANY = enum.auto()  # a pair that is free for another stream is best
+    ANY = enum.auto()  # preferably a pair that is free for another stream
     UNPAIRED = enum.auto()  # `resume` names its host, so it begins a pair
-    NEW = enum.auto()  # dialed from now on: those that are ready may be at the relay that is to be left
+    NEW = enum.auto()  # dialed from now on: ready ones may be at the relay that drains
 
 
 class Load:
-    """All sessions of an agent that may open `descriptors` files: how many there may be, and be in haste."""
+    """Limits shared by all sessions of an agent that may open `descriptors` files."""
 
     def __init__(self, descriptors: int) -> None:
         self.sessions: set[Session[Any]] = set()
         self.haste = Pace(HASTY_AT_ONCE, NEXT_HASTY)
-        # More connections would leave the streams of now no descriptor for a resume.
+        # More connections would leave current streams no descriptor for a resume.
         self.most = max(1, (descriptors - SPARE_DESCRIPTORS) // DESCRIPTORS_A_STREAM)
 
     @property
@@ -78,26 +78,26 @@ class Load:
 
 
 class Tunnel(Protocol):
-    """The tunnel, as a session sees it."""
+    """What a session needs of its tunnel."""
 
     name: str
     stream_log: Throttle
 
     def want_leg(self, session: ClientSession, kind: Kind) -> bool:
-        """Have `session.take` called with a leg, soon if not now. Returns whether it was now."""
+        """Call `session.take` with a leg, now or once there is one. Returns whether it was called now."""
 
     def host_is(self, *, there: bool) -> None:
-        """Its host has taken a stream, or refused one, or was not there."""
+        """The host accepted or refused a stream, or was not there."""
 
     def free(self, leg: ClientLeg) -> None:
-        """The stream on `leg` has ended cleanly: keep the pair for the next, if there is use for it."""
+        """The stream on `leg` has ended cleanly: keep the pair for another stream, if useful."""
 
     def session_over(self, session: ClientSession) -> None:
-        """It wants no leg any more."""
+        """The session no longer wants a leg."""
 
 
 class ClientSession(Session[ClientStream[ClientLeg]]):
-    """Opens the stream, moves it when its leg is lost or to be left, and ends it.
+    """Opens the stream, moves it when its leg is lost or must be left, and ends it.
 
     `stream.link` is the leg that carries it now, `stream.candidate` the next, whose `resume` is not answered.
     """
@@ -116,15 +116,15 @@ class ClientSession(Session[ClientStream[ClientLeg]]):
         super().__init__(context, tunnel.name, tunnel.stream_log)
         self._tunnel = tunnel
         self._load = load
-        self._retries = 0  # how often the relay had no room
+        self._retries = 0  # how many times the relay had no room
         self._pace = Pace(LEGS_AT_ONCE, NEXT_LEG)
-        self._attached_at = self._begun  # when it came to its leg
-        self._short_lived = 0  # legs in a row that carried for less than a moment, or not at all
-        self._step: asyncio.TimerHandle | None = None  # of an answer that is awaited
+        self._attached_at = self._begun  # when it was attached to its leg
+        self._short_lived = 0  # legs in a row that lasted less than STEADY
+        self._step: asyncio.TimerHandle | None = None  # the deadline of the awaited answer
         self._source = source
         self._asleep = asleep
         self.tcp = tcp or TcpConnection(context.streams.memory, self._start)
-        # A visitor's address at a gateway; else all local applications count together.
+        # At a gateway, per visitor's address; otherwise all local applications count together.
         self._owner = source.rpartition(":")[0] or tunnel.name
         self._seal = seal = None
         if tls is not None:
@@ -168,7 +168,7 @@ class ClientSession(Session[ClientStream[ClientLeg]]):
 
     @property
     def _left_to_open(self) -> float:
-        """Seconds in which the relay must have taken the stream."""
+        """Seconds within which the relay must take the stream."""
         return max(0.0, self._begun + OPEN_TIMEOUT - time.monotonic())
 
     def take(self, leg: ClientLeg) -> None:
@@ -226,7 +226,7 @@ class ClientSession(Session[ClientStream[ClientLeg]]):
             stream.link_lost()
             steady = time.monotonic() - self._attached_at > STEADY
             self._short_lived = 0 if steady else self._short_lived + 1
-        # A leg that is left on purpose is lost only if there is none to go to.
+        # Leaving a leg on purpose counts as a loss only if there is no other to move to.
         moving = leg.leaving and stream.candidate is not None
         if stream.link is None and self._deadline is None and not moving:
             self._detached("no resume")
@@ -245,13 +245,13 @@ class ClientSession(Session[ClientStream[ClientLeg]]):
         leg.attach(self, self.stream)
 
     def _move_if_leaving(self) -> None:
-        """Find another leg while this one, which has to go, still carries."""
+        """Find another leg while this one, which must be left, still carries the stream."""
         stream = self.stream
         if stream.phase is Phase.LIVE and stream.candidate is None and stream.link is not None and stream.link.leaving:
             self._ask_for_leg(Kind.NEW)
 
     def _ask_for_leg(self, kind: Kind) -> None:
-        """Have a leg to move to, as soon as that is due."""
+        """Ask for a leg to move to, as soon as the pace allows."""
         now = time.monotonic()
         wait = self._pace.take(now)
         if self._short_lived >= FEW:
@@ -275,7 +275,7 @@ class ClientSession(Session[ClientStream[ClientLeg]]):
         if not stream.on_answer(message):
             leg.violated(CloseCode.POLICY_VIOLATION, "no answer to resume from the stream's host")
         elif stream.phase in (Phase.OPENING, Phase.LIVE) and not stream.instance:
-            # The `open` never arrived there. The pair is free, so it may now.
+            # The `open` never reached the host. The pair is free, so open on it now.
             self._open_on(leg)
         elif stream.phase is not Phase.CLOSED:
             self._arm(None)
@@ -362,7 +362,7 @@ class ClientSession(Session[ClientStream[ClientLeg]]):
         self._tunnel.session_over(self)
 
     def _arm(self, seconds: float | None, expired: Callable[[], object] = lambda: None) -> None:
-        """Await the next answer for so long, or none."""
+        """Set the deadline of the next answer, or clear it."""
         if self._step is not None:
             self._step.cancel()
             self._step = None

@@ -1,4 +1,4 @@
-"""One tunnel from the client's side: the legs and pairs kept ready, and the streams on them."""
+"""One tunnel at the client: the legs and pairs kept ready, and the streams on them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ from .leg import ClientLeg
 from .session import ClientSession, Kind, Load
 from .settings import ClientSettings
 
-# Pairs that wait for their next stream. More than the few that are kept ready from the start:
-# who opens dozens of connections at once will do so again, and a pair costs a millisecond of
-# CPU to make.
+# Free pairs kept for later streams. More than the few that are ready from the start: an application that
+# opens dozens of connections at once will do so again, and making a pair costs a millisecond of CPU.
 MOST_FREE: Final = 32
-ASK_AGAIN: Final = 15.0  # seconds for which a host that was away is taken to be: then one visitor waits for it again
-IDLE_PAIR: Final = 30.0  # seconds that a pair is kept for the next stream: it occupies a leg of the host
+ASK_AGAIN: Final = 15.0  # seconds to assume that an absent host is still away; then one visitor waits for it again
+IDLE_PAIR: Final = 30.0  # seconds to keep a free pair: it occupies a leg of the host
 
 
 class ClientTunnel:
-    """Gives each new stream a leg, and each that lost its leg another (the LegOwner of its legs)."""
+    """Gives each new stream a leg, and a new leg to each that lost its own (the LegOwner of its legs)."""
 
     def __init__(
         self,
@@ -45,9 +44,9 @@ class ClientTunnel:
         self.stream_log = context.stream_log.bind(tunnel=name)
         self._tls = tls  # of a sealed tunnel
         self._free: list[ClientLeg] = []  # pairs whose stream has ended cleanly, the latest last
-        self._away_since: float | None = None  # when a stream was refused first, as the host was away
-        self._refused_at: float | None = None  # and last
-        self._waiting: dict[ClientSession, Kind] = {}  # sessions that want a leg, the first one first
+        self._away_since: float | None = None  # when a stream was first refused because the host was away
+        self._refused_at: float | None = None  # and when last
+        self._waiting: dict[ClientSession, Kind] = {}  # sessions that want a leg, oldest first
         self.pool: LegPool[ClientLeg] = LegPool(
             context.dialer,
             name,
@@ -76,7 +75,7 @@ class ClientTunnel:
 
     @property
     def surely_away(self) -> bool:
-        """Whether there was no host a moment ago."""
+        """Whether the host was away a moment ago."""
         return self._refused_at is not None and time.monotonic() - self._refused_at < ASK_AGAIN
 
     @property
@@ -104,7 +103,7 @@ class ClientTunnel:
     def want_leg(self, session: ClientSession, kind: Kind) -> bool:
         if session in self._waiting:
             return False
-        self._context.monitor.look()  # a machine that has just woken up shall trust no leg
+        self._context.monitor.look()  # after a wake-up, trust no leg
         self._let_go_of_expired()
         leg = self._newest_pair() if kind is Kind.ANY else None
         if leg is None and kind is not Kind.NEW:
@@ -130,7 +129,7 @@ class ClientTunnel:
     # The legs kept ready.
 
     def _newest_pair(self) -> ClientLeg | None:
-        """Take the pair that became free last, if there is one that is neither closing nor suspected to be dead."""
+        """Take the most recently freed pair that is neither closing nor suspected to be dead, if any."""
         for leg in reversed(self._free):
             if leg.open and not leg.suspected:
                 self._unfree(leg)
@@ -143,7 +142,7 @@ class ClientTunnel:
             self.pool.top_up()
 
     def tick(self) -> None:
-        """Let go of pairs that were free for long, and of legs that are more than wanted."""
+        """Close pairs that were free for long, and legs beyond those wanted."""
         now = time.monotonic()
         while self._free and now - self._free[0].free_since > IDLE_PAIR:
             self._free.pop(0).close(CloseCode.NORMAL)

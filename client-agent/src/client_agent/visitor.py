@@ -1,4 +1,4 @@
-"""One connection to a public port: who it is, where it leads, and what it hears if nobody is there."""
+"""One connection to a public port: its source, its tunnel, and the answer if the server is away."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from tunnel_core.protocol.visitor_limits import Turned, VisitorLimits
 
 from .tunnel import ClientTunnel
 
-MOMENT: Final = 0.3  # seconds: what may be a whole ping of an old Minecraft is taken for one if no more comes
-ASLEEP_PATIENCE: Final = 5.0  # seconds for a conversation with somebody whose server is away
+MOMENT: Final = 0.3  # seconds without more bytes until a possible old Minecraft ping is taken as whole
+ASLEEP_PATIENCE: Final = 5.0  # seconds for answering a visitor whose server is away
 
 
 class Reason(enum.Enum):
-    """Why a visitor is turned away, beside the limits; the value is what metrics and logs say."""
+    """Why a visitor is turned away, besides limits. The value appears in metrics and logs."""
 
-    NO_ROUTE = "no-route"  # the name, or what was sent instead of one, leads nowhere
+    NO_ROUTE = "no-route"  # the visitor named no known tunnel
     SILENT = "first-byte-timeout"
-    LEFT = "left"  # before it was known where to
+    LEFT = "left"  # before the tunnel was known
     PROXY_HEADER = "proxy-header"
 
 
 class Host(Protocol):
-    """The gateway, as a visitor sees it."""
+    """What a visitor needs of the gateway."""
 
     memory: ReplayMemory
     limits: VisitorLimits
@@ -55,7 +55,7 @@ class Host(Protocol):
 
 
 class VisitorConnection(TcpConnection):
-    """Tells `gone` once its socket is closed, whatever carried it."""
+    """Calls `gone` once its socket is closed, whoever handled it."""
 
     def __init__(self, memory: ReplayMemory, connected: Callable[[], None], gone: Callable[[], None]) -> None:
         super().__init__(memory, connected)

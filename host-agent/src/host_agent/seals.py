@@ -1,4 +1,4 @@
-"""The seals of the offered tunnels: which keys are good now."""
+"""The seals of the offered tunnels: which keys are valid now."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Seals:
             self._tls = {name: HostTls(ring, self.revoked.__contains__) for name, ring in self._rings.items()}
 
     def of(self, tunnel: str) -> HostTls | None:
-        """What makes the seals of `tunnel`; None if it has none."""
+        """The TLS factory of `tunnel`; None if it is not sealed."""
         return self._tls.get(tunnel)
 
     def reread(self) -> bool:

@@ -14,11 +14,11 @@ from .seals import Seals
 from .settings import HostSettings
 from .tunnel import HostTunnel
 
-TICK: Final = 1.0  # seconds between looks at how many warm legs the demand asks for
+TICK: Final = 1.0  # seconds between adjustments of the number of warm legs to the demand
 
 
 class HostAgent(Agent[HostSettings]):
-    """Offers its tunnels at the relay, and carries what comes to their targets."""
+    """Offers its tunnels at the relay, and connects their streams to the targets."""
 
     def __init__(self, settings: HostSettings, times: AgentTimes = AgentTimes()) -> None:
         super().__init__(settings, "host", [offer.tunnel for offer in settings.tunnel], times)
@@ -47,12 +47,12 @@ class HostAgent(Agent[HostSettings]):
         self._tick()
 
     async def stop(self) -> None:
-        # First no new streams; then the streams of now are reset and their clients told;
-        # last what they ran on.
+        # Accept no new streams, then reset the current ones and inform their clients.
+        # What they run on stops last.
         if self._timer is not None:
             self._timer.cancel()
         for tunnel in self._tunnels:
-            tunnel.stopping = True  # a pair that is free would still bring some
+            tunnel.stopping = True  # free pairs could still bring new streams
             await tunnel.pool.stop()
         await self.reset_all()
         await super().stop()

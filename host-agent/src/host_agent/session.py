@@ -1,4 +1,4 @@
-"""One stream at the host: its target connection, and whatever leg carries it."""
+"""One stream at the host: its connection to the target and the leg that carries it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from .leg import HostLeg
 from .settings import HostSettings
 from .target import Caller, Target
 
-CLOSE_PATIENCE: Final = 5.0  # seconds in which the client is to close a pair that cannot be used again
+CLOSE_PATIENCE: Final = 5.0  # seconds for the client to close a pair that cannot be reused
 
 
 class Tunnel(Protocol):
-    """The tunnel, as a session sees it."""
+    """What a session needs of its tunnel."""
 
     name: str
     target: Target
@@ -53,7 +53,7 @@ class HostSession(Session[HostStream[HostLeg]]):
         log = log.bind(client=caller.address, subject=leg.subject, stream=message.stream)
         super().__init__(context, tunnel.name, log)
         self._tunnel = tunnel
-        self.subject = leg.subject  # whose stream it is
+        self.subject = leg.subject  # of the client's token
         self._tcp = tcp = TcpConnection(context.streams.memory)
         self._seal: SealedLocal | None = None
         if tls is not None:
@@ -92,7 +92,7 @@ class HostSession(Session[HostStream[HostLeg]]):
             self._accept()
         super().opened(**fields)
 
-    # Of a sealed stream.
+    # For sealed streams.
 
     @property
     def token(self) -> str:
@@ -111,7 +111,7 @@ class HostSession(Session[HostStream[HostLeg]]):
         """The client's token was revoked."""
         self._seal_failed(SealError(Fault.REVOKED))
 
-    # What its leg brings.
+    # Called by its leg.
 
     def on_message(self, leg: HostLeg, message: ToHost) -> None:
         self.stream.on_message(message)
@@ -125,7 +125,7 @@ class HostSession(Session[HostStream[HostLeg]]):
             self._tunnel.leg_wanted()
 
     def resume(self, leg: HostLeg, message: Resume) -> None:
-        """Carry on on `leg`."""
+        """Continue on `leg`."""
         stream, old = self.stream, self.stream.link
         if old is not None:
             old.detach()

@@ -1,4 +1,4 @@
-"""What a tunnel leads to."""
+"""The target of a tunnel."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REASONS: Final = (
 
 
 class Caller(NamedTuple):
-    """Whom a stream is of: the address (and port, if it is known) of the visitor, or else of the client-agent."""
+    """The source of a stream: the address (and port, if known) of the visitor, else of the client-agent."""
 
     address: str
     subject: str
@@ -53,7 +53,7 @@ class Target:
         name = str(self.address)
 
         def failed(exc: OSError) -> None:
-            # The client is told what happened, the log also where.
+            # The client learns what happened; only the log says where.
             log.warning("target refused", target=name, error=sockets.why(exc))
             refused(next((reason for kind, reason in REASONS if isinstance(exc, kind)), "the target cannot be reached"))
 

@@ -23,7 +23,7 @@ from .session import HostSession
 from .settings import HostSettings, Offer
 from .target import Caller, Target
 
-MOST_WARM: Final = 64  # legs kept ready for one tunnel, unless more are asked for: 11 KiB each at the relay
+MOST_WARM: Final = 64  # warm legs of one tunnel, unless more are configured: 11 KiB each at the relay
 
 STOPS: Final = "the host-agent stops"
 
@@ -41,9 +41,9 @@ class HostTunnel:
         self._tls = tls  # of a sealed tunnel
         self._raw_sessions: set[RawSession] = set()
         self._streams: HostStreams[HostLeg] = HostStreams(remember=context.settings.resume_window)
-        self.stopping = False  # nothing new is let in: it would end with the process, in a false FIN
+        self.stopping = False  # accepts nothing new: it would end with the process, in a false FIN
         self._waiting = 0  # clients that wait at the relay, as the last `paired` said
-        self._paired = 0  # pairings since the last tick: the demand of the moment
+        self._paired = 0  # pairings since the last tick: the current demand
         self._demand = 0.0
         self.pool: LegPool[HostLeg] = LegPool(
             context.dialer,
@@ -57,7 +57,7 @@ class HostTunnel:
         context.metrics.count_ready(self.name, lambda: self.pool.ready, sealed=tls is not None)
 
     def sessions(self) -> Iterable[HostSession | RawSession]:
-        """Those of now."""
+        """The current streams."""
         yield from self._sessions.values()
         yield from self._raw_sessions
 
@@ -125,7 +125,7 @@ class HostTunnel:
         self.target.connect(tcp, Caller(leg.peer, leg.subject), log, session.opened, session.stream.refuse)
 
     def _on_open(self, leg: HostLeg, message: Open) -> None:
-        self._streams.forget(leg.last)  # who opens the next has seen the end of the last
+        self._streams.forget(leg.last)  # a client that opens the next stream has seen the last one's end
         if self.stopping:
             leg.send_message(Refused(message.stream, STOPS))
             return

@@ -1,4 +1,4 @@
-"""Who comes to the public port for a leg: it is made, or they are turned away."""
+"""Admits or refuses requests for a leg at the public port."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Admission:
         self._metrics = metrics
         self._log = log
         self.probes: set[ProbeLeg] = set()
-        self.closed = False  # the relay drains
+        self.closed = False  # the relay is draining
 
     def answer(self, request: Request) -> Response | Upgrade:
         """The answer to one request."""
@@ -60,7 +60,7 @@ class Admission:
             return self._upgrade(request, address, wanted)
         except Denied as denied:
             self._metrics.refused(denied.label)
-            # A path of no leg is not repeated: some put their token there.
+            # Do not log other paths: some people put their token there.
             path = "unknown" if wanted is None else request.path
             self._log.warning("leg refused", path=path, address=address, reason=denied.reason)
             return denied.response
@@ -74,7 +74,7 @@ class Admission:
         try:
             grant = self._access.judge(request, role, tunnel, address)
         except Denied as denied:
-            # Others share this address, behind a NAT or a proxy: a good token from there is let in all the same.
+            # Others may share this address behind a NAT or proxy: valid tokens from it are still accepted.
             wait = self._limits.login_failed(address, time.monotonic())
             if wait:
                 raise Denied(
@@ -117,7 +117,7 @@ class Admission:
 
 
 def _instance(request: Request) -> str:
-    """The instance that a host leg belongs to: whoever has its key, and nobody else, can show that."""
+    """The instance that a host leg belongs to, proven by the instance key."""
     key = request.headers.get(INSTANCE_KEY_HEADER.lower(), "")
     if not is_id(key):
         raise Denied(HTTPStatus.BAD_REQUEST, f"{INSTANCE_KEY_HEADER}: 32 hexadecimal digits are needed", "instance-key")

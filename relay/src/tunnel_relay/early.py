@@ -1,4 +1,4 @@
-"""What a leg brings before it is paired, in order. Pure."""
+"""Holds what a leg sends before it is paired, in order. Pure."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Final, NamedTuple
 
 from tunnel_core.protocol.control import Fin, Reset
 
-ITEM: Final = 300  # bytes of memory that a message takes besides its own, with what was decoded of it
+ITEM: Final = 300  # bytes of memory per message besides its payload, including what was decoded from it
 
 
 class EarlyMessage(NamedTuple):
-    """A control message, and what it says, where a raw peer is to know that."""
+    """A control message, decoded if a raw peer needs to know it."""
 
     payload: bytes
     end: Fin | Reset | None
 
 
 class Early:
-    """Data and messages that wait for a peer. `size` of their bytes were counted, by whoever bounds them."""
+    """Data and messages that wait for a peer. `size`: bytes counted by whoever bounds them."""
 
     __slots__ = ("items", "size")
 
@@ -27,9 +27,9 @@ class Early:
         self.size = 0
 
     def add_data(self, pieces: Sequence[memoryview | bytes], size: int) -> int:
-        """Keep `size` bytes of data. Returns the bytes of memory that they take."""
+        """Keep `size` bytes of data. Returns the memory they take, in bytes."""
         last = self.items[-1] if self.items else None
-        if isinstance(last, bytearray):  # bytes that came one by one would take forty times their size
+        if isinstance(last, bytearray):  # kept apart, single bytes would take forty times their size
             for piece in pieces:
                 last += piece
             return size
@@ -37,6 +37,6 @@ class Early:
         return size + ITEM
 
     def add_message(self, payload: bytes, message: object) -> int:
-        """Keep a message. Returns the bytes of memory that it takes."""
+        """Keep a message. Returns the memory it takes, in bytes."""
         self.items.append(EarlyMessage(payload, message if isinstance(message, Fin | Reset) else None))
         return len(payload) + ITEM

@@ -1,12 +1,12 @@
-"""A leg at the relay, and the pump: what one leg of a pair brings, the other sends.
+"""A leg at the relay, and the pump: whatever one leg of a pair receives, the other sends.
 
 Payload goes through as it arrives, as frames of the relay's own; control messages go
-through whole and in order. When a leg's socket takes no more, the other leg is not read:
-that is all the flow control there is here, and TCP carries it on to the sender.
+through whole and in order. While a leg is congested, the other is not read. That is the only
+flow control here; TCP passes it on to the sender.
 
 Where one leg of the pair is raw, control messages stop here: `fin` and `reset` become the
-close codes that a raw leg understands, and what a raw leg ends with becomes a close of
-the v1 leg, which knows from `paired` that it talks to a raw one.
+close codes that a raw leg understands, and the end of a raw leg becomes a close of the v1
+leg, which knows from `paired` that its peer is raw.
 """
 
 from __future__ import annotations
@@ -41,63 +41,63 @@ from .limits import owner
 
 
 class Matchmaker(Protocol):
-    """Whoever pairs legs, as a leg sees it."""
+    """What a leg needs of pairing."""
 
     def add(self, leg: RelayLeg) -> None:
-        """A leg has come in."""
+        """A leg was opened."""
 
     def begin(self, leg: RelayLeg, message: Open | Resume) -> bool:
-        """Begin a stream on a client leg, or let it go on there. False: the leg was refused."""
+        """Start or resume a stream on a client leg. Returns False if the leg was refused."""
 
     def seek(self, leg: RelayLeg, message: Open | Resume) -> None:
         """A v1 client leg wants its host."""
 
     def hold(self, leg: RelayLeg, size: int) -> bool:
-        """Count `size` bytes more that wait with `leg`. False: the leg was refused."""
+        """Count `size` more bytes held for `leg`. Returns False if the leg was refused."""
 
     def let_go(self, leg: RelayLeg, size: int) -> None:
-        """`leg` has `size` bytes less that wait."""
+        """`size` fewer bytes are held for `leg`."""
 
     def stop_waiting(self, leg: RelayLeg) -> None:
-        """`leg` is closing, or was refused: it is not to be paired any more."""
+        """`leg` is closing or was refused: do not pair it."""
 
     def leg_ended(self, leg: RelayLeg, code: int, reason: str) -> None:
-        """Nothing more comes from `leg`: it is not to be chosen."""
+        """`leg` brings no more input: do not choose it."""
 
     def leg_gone(self, leg: RelayLeg) -> None:
         """The socket of `leg` is closed."""
 
 
 class Party(Protocol):
-    """The other end of a pair, as a leg sees it."""
+    """What a leg needs of its peer in a pair."""
 
     v1: bool
 
     @property
     def congested(self) -> bool:
-        """Whether it is to be sent no more for now."""
+        """Whether to stop sending to it for now."""
 
     def send(self, pieces: Sequence[memoryview | bytes], size: int) -> None:
-        """Send one binary message: `size` bytes in pieces that nobody will change."""
+        """Send one binary message: `size` bytes in pieces that must not change."""
 
     def send_text(self, payload: bytes) -> None:
         """Send one control message."""
 
     def half_close(self) -> None:
-        """Send the end of this direction, after all that was sent."""
+        """End this direction after everything sent so far."""
 
     def close(self, code: int, reason: str = "") -> None:
-        """Close both directions, after all that was sent."""
+        """Close both directions after everything sent so far."""
 
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
 
     def unpair(self, *, deserted: bool = False) -> None:
-        """It has no peer any more. `deserted`: and what it brings from now on is lost."""
+        """It has lost its peer. `deserted`: nobody takes what it brings from now on."""
 
 
 class RelayLeg(Leg):
-    """One leg. It is unpaired, then has a `peer`, then has lost it and is being closed."""
+    """One leg: first unpaired, then with a `peer`, then without it and closing."""
 
     must_read = True
 
@@ -124,18 +124,18 @@ class RelayLeg(Leg):
         self.tunnel = tunnel
         self.v1 = v1
         self.pings = not v1  # agents ping for themselves
-        self.id = leg_id  # of a v1 leg; told to its agent, and a client leg's also to the host
+        self.id = leg_id  # of a v1 leg; its agent knows it, and the host knows a client leg's
         self.instance = instance  # of a v1 host leg
         self.host: str | None = None  # the instance of the host that a client leg was paired with
         self.address = address
         self.client = address  # for logs: whom a gateway names, else who dialed
         self.grant = grant
         self.subject = subject
-        self.owner = owner(grant, address)  # under whom its lines, and what it holds, are counted
+        self.owner = owner(grant, address)  # whose log lines and held bytes its own count towards
         self.peer: Party | None = None
-        self.sought = False  # a client that has asked for a host: it counts as a stream
-        self.deserted = False  # the peer's socket is closed: nobody takes what this leg brings
-        self.stream_bytes = 0  # that this leg brought
+        self.sought = False  # a client that asked for a host: it counts as a stream
+        self.deserted = False  # the peer's socket is closed: nobody takes this leg's bytes
+        self.stream_bytes = 0  # payload that this leg brought
         self.asked: Open | Resume | None = None  # what a v1 client leg asked for last
         self._early: Early | None = None  # what came before the pairing
 
@@ -153,12 +153,12 @@ class RelayLeg(Leg):
         peer = self.peer
         if peer is not None:
             self.stream_bytes += size
-            # Unmasked, they are pieces of their own: nothing is read into them again.
+            # Unmasking copied them out of the read buffer, so the peer may keep them.
             peer.send(pieces, size)
         elif self.deserted:
             self.lost("nobody takes what it brings")
         elif not self.open:
-            return  # it was on its way when the leg's peer was lost
+            return  # it was in transit when the peer was lost
         elif self.v1 and self.asked is None:
             self.violated(CloseCode.POLICY_VIOLATION, "data before a stream was opened")
         else:
@@ -210,7 +210,7 @@ class RelayLeg(Leg):
         if self.v1 and peer.v1:
             self._part(CloseCode.PEER_LOST, "the other leg is gone")
         elif code in PEACEFUL:
-            peer.half_close()  # what the peer has still to say goes on
+            peer.half_close()  # the peer may keep sending
         elif code == CloseCode.ABNORMAL:
             self._part(CloseCode.PEER_LOST, "the other leg is gone")
         else:
@@ -220,8 +220,8 @@ class RelayLeg(Leg):
         self._pairing.leg_gone(self)
         peer, self.peer = self.peer, None
         if peer is not None:
-            # This leg closed in peace, and then its socket. As with TCP the peer may end in
-            # peace, too, in its own time; what it still says is answered with a reset.
+            # This leg closed cleanly, then its socket did. As with TCP, the peer may still
+            # end cleanly in its own time; anything it sends until then gets a reset.
             peer.unpair(deserted=True)
 
     def on_writable(self, writable: bool) -> None:
@@ -234,7 +234,7 @@ class RelayLeg(Leg):
     # Pairing.
 
     def pair(self, peer: RelayLeg, waiting: int) -> None:
-        """Join this client leg to the host leg `peer`, and pass on what either brought too early."""
+        """Join this client leg to the host leg `peer`, and pass on what either sent before."""
         self.host = peer.instance
         self._begin_pair(peer)
         peer._begin_pair(self)
@@ -268,7 +268,7 @@ class RelayLeg(Leg):
             self._part(CloseCode.PEER_LOST, reason)
 
     def _part(self, code: int, reason: str) -> None:
-        """This leg is of no use to its peer any more: close that, once it has what was for it."""
+        """This leg is lost: close its peer, after everything sent to it."""
         peer, self.peer = self.peer, None
         if peer is not None:
             peer.unpair()
@@ -281,7 +281,7 @@ class RelayLeg(Leg):
         return self._early
 
     def _waits_with(self, size: int) -> None:
-        """`size` bytes more are held, unless the leg was paired or turned away meanwhile."""
+        """Count `size` more held bytes, unless the leg was paired or refused meanwhile."""
         early = self._early
         if self.peer is not None or early is None or not self.open or not self._pairing.hold(self, size):
             return
@@ -290,7 +290,7 @@ class RelayLeg(Leg):
             self.pause_reading()
 
     def _let_go(self) -> Sequence[bytearray | EarlyMessage]:
-        """Hold nothing any more. Returns what was held."""
+        """Release and return what was held."""
         early, self._early = self._early, None
         if early is None:
             return ()
@@ -298,7 +298,7 @@ class RelayLeg(Leg):
         return early.items
 
     def _pass_on_early(self) -> None:
-        """Give the peer what came before there was one."""
+        """Send the peer what came before it was there."""
         for item in self._let_go():
             if isinstance(item, bytearray):
                 self.on_data((bytes(item),), len(item))

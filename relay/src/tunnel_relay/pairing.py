@@ -1,4 +1,4 @@
-"""Brings legs together: the registry's choices carried out, with the waiting bounded."""
+"""Pairs legs as the registry chooses, and bounds the wait."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .settings import RelaySettings
 
 NO_HOST: Final = "no host-agent offers this tunnel now"
 TOO_MANY_STREAMS: Final = "too many streams with this token"
-REMEMBER: Final = 120.0  # seconds for which it is known what became of a client leg: twice a resume window
+REMEMBER: Final = 120.0  # seconds to remember what became of a client leg: twice the resume window
 MOST_REMEMBERED: Final = 20_000  # legs: 8 MB
 
 
@@ -43,8 +43,8 @@ class Pairing:
         self._limits = limits
         self.legs: set[RelayLeg] = set()
         self.offers = Offers()
-        self._leaving = False  # all were asked to move elsewhere
-        self.moved = False  # since then a stream did, so there is another relay
+        self._leaving = False  # draining: all legs were asked to move
+        self.moved = False  # a stream moved since then, so there is another relay
         self._access = access
         self._metrics = metrics
         self._log = log
@@ -55,7 +55,7 @@ class Pairing:
         self._waits: dict[RelayLeg, tuple[asyncio.TimerHandle, float]] = {}
 
     def add(self, leg: RelayLeg) -> None:
-        """A leg has come in. Raw ones pair now, a v1 client when it opens a stream."""
+        """A leg was opened. Raw clients pair now, v1 clients when they open a stream."""
         self.legs.add(leg)
         self._limits.add_leg(leg.address, leg.grant)
         self._metrics.leg_came(leg)
@@ -76,7 +76,7 @@ class Pairing:
             self._seek(leg, "")
 
     def go_away(self, grace: float) -> None:
-        """Ask all to move elsewhere within `grace` seconds. Who waits has lost nothing, and is sent off at once."""
+        """Ask all agents to move within `grace` seconds. Waiting clients are closed at once."""
         self._leaving = True
         for leg in tuple(self.legs):
             if leg in self._waits:
@@ -85,12 +85,12 @@ class Pairing:
                 leg.send_text(encode(Goaway(grace)))
 
     def begin(self, leg: RelayLeg, message: Open | Resume) -> bool:
-        """Begin a stream on a client leg, or let it go on there. False: the leg was refused."""
+        """Start or resume a stream on a client leg. Returns False if the leg was refused."""
         if isinstance(message, Open):
             if message.replaces and not self._replace(leg, message):
                 return False
             if self._access.expired(leg.grant):
-                # An agent that has another token by now has come with it on another leg.
+                # An agent with a newer token has opened another leg with it.
                 return self._turn_away(leg, message, "expired", "the token has expired: ask for a new one")
         may = self._limits.may_open if isinstance(message, Open) else self._limits.may_resume
         if leg.asked is None and not may(leg.grant):
@@ -103,7 +103,7 @@ class Pairing:
         return True
 
     def _replace(self, leg: RelayLeg, message: Open) -> bool:
-        """Close the legs that `message` replaces, if nothing of them was passed on. Refuses it if something was."""
+        """Close the legs that `message` replaces, or refuse it if anything of them was passed on."""
         instance = self._history.passed_on_to(message.replaces, leg, time.monotonic())
         if instance is not None:
             reason = "a host has this stream already" if instance else "nobody knows whether a host has this stream"
@@ -115,7 +115,7 @@ class Pairing:
         return True
 
     def _turn_away(self, leg: RelayLeg, message: Open | Resume, label: str, reason: str) -> bool:
-        """Refuse a stream of which nothing was passed on: it may be opened again on another leg."""
+        """Refuse a stream of which nothing was passed on, so that it may be opened again."""
         leg.asked = message
         self._refuse(leg, label, reason, retry=True)
         return False
@@ -125,7 +125,7 @@ class Pairing:
         self._seek(leg, message.instance if isinstance(message, Resume) else "")
 
     def _seek(self, leg: RelayLeg, instance: str) -> None:
-        if self._leaving:  # its host legs were asked to leave, too
+        if self._leaving:  # its host legs were asked to move as well
             leg.close(CloseCode.SERVICE_RESTART, "the relay stops")
             return
         leg.sought = True
@@ -138,7 +138,7 @@ class Pairing:
             self._waits[leg] = timer, time.monotonic()
 
     def hold(self, leg: RelayLeg, size: int) -> bool:
-        """Count `size` bytes more that wait with `leg`. False: the leg was refused."""
+        """Count `size` more bytes held for `leg`. Returns False if the leg was refused."""
         if self._limits.hold(leg.owner, size):
             return True
         self.stop_waiting(leg)
@@ -146,7 +146,7 @@ class Pairing:
         return False
 
     def let_go(self, leg: RelayLeg, size: int) -> None:
-        """`leg` has `size` bytes less that wait."""
+        """`size` fewer bytes are held for `leg`."""
         self._limits.let_go(leg.owner, size)
 
     def _waited(self, leg: RelayLeg) -> None:
@@ -154,7 +154,7 @@ class Pairing:
         self._refuse(leg, "no-host", NO_HOST)
 
     def stop_waiting(self, leg: RelayLeg) -> None:
-        """`leg` is closing, or was refused: it is not to be paired any more."""
+        """`leg` is closing or was refused: do not pair it."""
         self._registry.remove(leg, leg.tunnel, leg.instance)
         if leg in self._waits:
             self._waits.pop(leg)[0].cancel()
@@ -192,12 +192,12 @@ class Pairing:
         client.pair(host, self._registry.waiting_for_instance(client.tunnel, host.instance))
 
     def _tell_hosts(self, event: str, leg: RelayLeg) -> None:
-        """A host-agent offers the tunnel of its `leg` from now on, or does not any more."""
+        """Log that a host-agent started or stopped offering the tunnel of its `leg`."""
         hosts = self.offers.hosts(leg.tunnel)
         self._log.by(leg.owner).info(event, tunnel=leg.tunnel, host=leg.address, subject=leg.subject, hosts=hosts)
 
     def leg_ended(self, leg: RelayLeg, code: int, reason: str) -> None:
-        """Nothing more comes from `leg`: it is not to be chosen."""
+        """`leg` brings no more input: do not choose it."""
         self.moved |= self._leaving and code == CloseCode.MOVED
         self.stop_waiting(leg)
         if leg.role == "host" and self.offers.remove(leg.tunnel, leg.instance):
@@ -214,14 +214,14 @@ class Pairing:
         self._metrics.leg_left(leg)
 
     def host_legs(self, tunnel: str) -> int:
-        """Host legs that wait in `tunnel`."""
+        """The number of warm host legs of `tunnel`."""
         return self._registry.host_legs(tunnel)
 
     def waiting_in_tunnel(self, tunnel: str) -> int:
-        """Clients that wait in `tunnel`."""
+        """The number of clients of `tunnel` that wait."""
         return self._registry.waiting_in_tunnel(tunnel)
 
     @property
     def waiting(self) -> int:
-        """Clients that wait for a host."""
+        """The number of clients that wait for a host."""
         return self._registry.waiting

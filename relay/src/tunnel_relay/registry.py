@@ -1,8 +1,8 @@
-"""Warm host legs and waiting clients, by tunnel. Pure: it chooses, and others do the pairing.
+"""Warm host legs and waiting clients, by tunnel. Pure: it chooses; pairing.py acts.
 
-Host-agents of a tunnel take turns, so that they share its streams. Within one, the newest leg
-is chosen, since it is most likely alive. Legs that have been silent for longer than their pings
-allow are skipped.
+The host-agents of a tunnel are used round-robin, so that they share its streams. Of one host-agent's
+legs the newest is chosen, since it is the most likely to be alive. Legs silent for longer than their
+pings allow are skipped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class _Tunnel(Generic[L]):
 
     def __init__(self) -> None:
         self.hosts: OrderedDict[str, list[L]] = OrderedDict()  # by instance; the next to choose comes first
-        # By the instance that they need ("" for any), each with its arrival number; oldest first.
+        # By the instance they need ("" for any), each with its arrival number; oldest first.
         self.clients: dict[str, OrderedDict[L, int]] = {}
 
     def __bool__(self) -> bool:
@@ -28,7 +28,7 @@ class _Tunnel(Generic[L]):
 
 
 class Registry(Generic[L]):
-    """`doubtful` says whether a host leg should not be chosen now.
+    """`doubtful` says whether to skip a host leg for now.
 
     The cost of a pairing does not depend on how many clients wait.
     """

@@ -35,12 +35,12 @@ from .pairing import Pairing
 from .probe import ProbeLeg
 from .settings import RelaySettings
 
-MOST_LEGS: Final = 20_000  # 250 MB: beyond that one relay is no cheap thing any more
-FEW_LEGS: Final = 500  # so few are worth a warning
+MOST_LEGS: Final = 20_000  # 250 MB: beyond that, one relay is no longer cheap to run
+FEW_LEGS: Final = 500  # fewer are worth a warning
 SPARE_DESCRIPTORS: Final = 64 + ports.OVERSHOOT  # for logs, the admin port, files
-CLOSE_PATIENCE: Final = 1.0  # seconds for the peers' half of the close handshake, at the end
-DRAIN_TICK: Final = 0.05  # seconds between looks at whether all legs have gone
-SPREAD: Final = 0.25  # share of the drain that is for closing what did not move: half of it is slack
+CLOSE_PATIENCE: Final = 1.0  # seconds for peers to finish the close handshake when stopping
+DRAIN_TICK: Final = 0.05  # seconds between checks whether all legs are gone
+SPREAD: Final = 0.25  # share of the drain for closing legs that did not move; half of it is slack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class RelayTimes:
     """How long the relay waits, in seconds, where no setting says so. Tests wait for less."""
 
     legs: LegTimes = LegTimes()
-    reread: float = 2.0  # between looks at the file of revoked ids
+    reread: float = 2.0  # between checks of the file of revoked ids
     retry_after: int = RETRY_AFTER
 
 
@@ -116,7 +116,7 @@ class Relay:
         return "draining" if self._admission.closed else ""
 
     def _with_room(self, settings: RelaySettings) -> RelaySettings:
-        """The settings with as many legs and handshakes as there are descriptors for."""
+        """The settings, with legs and handshakes limited to the available descriptors."""
         descriptors = raise_descriptor_limit()
         handshakes = min(settings.max_handshakes, descriptors // 4)
         room = max(1, descriptors - handshakes - SPARE_DESCRIPTORS)
@@ -126,7 +126,7 @@ class Relay:
 
     def _dropped(self, reason: str, peer: str) -> None:
         self._metrics.refused(reason)
-        if reason.startswith("handshakes"):  # a bound: who has reached it?
+        if reason.startswith("handshakes"):  # a limit was reached: log by whom
             self._quiet.warning("connection dropped", address=peer, reason=reason)
 
     # Service
@@ -147,8 +147,8 @@ class Relay:
             self._log.info("no wheel to give", hint="make wheel, or name one with --join-wheel; the join page says so")
 
     async def stop(self) -> None:
-        # First the port is closed: a balancer that is refused tries the next relay at once. Then the
-        # remaining legs move, or are closed. The operator's view goes last.
+        # Close the port first: a balancer that is refused tries the next relay at once. Then the legs
+        # move or are closed. The admin port goes last.
         self._admission.closed = True
         await self._server.close_port()
         if self._started:
@@ -161,10 +161,10 @@ class Relay:
         await self._admin.stop()
 
     async def _drain(self) -> None:
-        """Ask agents to move, wait while they do, and close what is left a few at a time.
+        """Ask agents to move, wait for them, and close the remaining legs a few at a time.
 
-        Streams that find another relay move within a few round trips. If none has moved in time, there is no
-        other relay: to wait longer would only keep newcomers away.
+        Streams that find another relay move within a few round trips. If none has moved by then, there is no
+        other relay, and waiting longer would only keep newcomers away.
         """
         legs = self.pairing.legs
         began = time.monotonic()
@@ -175,7 +175,7 @@ class Relay:
         while legs and time.monotonic() < (left_at if self.pairing.moved else alone_at):
             await asyncio.sleep(DRAIN_TICK)
         if legs and self.pairing.moved:
-            # Closed together, all agents would come back together.
+            # Closed all at once, all agents would reconnect at once.
             rest = random.sample(tuple(legs), len(legs))
             ticks = max(1, int(self._settings.drain * SPREAD / 2 / DRAIN_TICK))
             for tick in range(ticks):

@@ -1,4 +1,4 @@
-"""The frame of both agents: what is wired, started and stopped alike."""
+"""The base of both agents: what they wire, start and stop alike."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ from .session import Session
 from .settings import AgentSettings
 from .times import AgentTimes
 
-BUSY: Final = 5.0  # seconds: no network forgets a connection in so short a standstill
-LEG_PATIENCE: Final = 1.0  # seconds for the relay's half of the close handshake, when stopping
+BUSY: Final = 5.0  # seconds: no network drops a connection in so short a standstill
+LEG_PATIENCE: Final = 1.0  # seconds for the relay to finish the close handshake, when stopping
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 REPEAT_FAILURE: Final = 30.0  # seconds between log lines while the relay stays away for the same reason
 
@@ -95,9 +95,9 @@ class Agent(Generic[S]):
         )
         self._route = RouteWatch(lambda: self._peer, self._network_changed, times.route)
         self._connected = False  # once
-        self._peer: SocketAddress | None = None  # the other end of the last leg that was let in
+        self._peer: SocketAddress | None = None  # the remote address of the last accepted leg
         self._token_timer: asyncio.TimerHandle | None = None
-        self._failure: tuple[str, float] | None = None  # what was last logged of the relay's absence, when
+        self._failure: tuple[str, float] | None = None  # the last logged reason for the relay's absence, and when
         self.admin: AdminServer | None = None
         if settings.admin_port is not None:
             listening = ports.listen(settings.admin_host, settings.admin_port)
@@ -105,10 +105,10 @@ class Agent(Generic[S]):
         if settings.sends_token_in_clear:
             self.context.log.warning("token in clear", relay=settings.relay, hint="use wss:// outside this machine")
 
-    # What subclasses fill in.
+    # For subclasses to override.
 
     def sessions(self) -> Iterable[Session[Any]]:
-        """The streams of now."""
+        """The current streams."""
         raise NotImplementedError
 
     def readiness(self) -> str:
@@ -116,7 +116,7 @@ class Agent(Generic[S]):
         raise NotImplementedError
 
     def connected(self) -> None:
-        """The relay has let this agent in for the first time: say so."""
+        """The relay has accepted this agent for the first time: log it."""
         self.context.log.info("connected", relay=self.context.settings.relay)
 
     # Service
@@ -129,7 +129,7 @@ class Agent(Generic[S]):
             self.context.log.info("admin port", host=self.context.settings.admin_host, port=self.admin.port)
 
     async def stop(self) -> None:
-        """The subclass has let its streams go; now what they ran on."""
+        """Stop what streams run on. The subclass has already ended them."""
         await self.context.monitor.close_all(CloseCode.GOING_AWAY, "the agent stops", LEG_PATIENCE)
         self._clock.stop()
         self._route.stop()
@@ -144,11 +144,11 @@ class Agent(Generic[S]):
         if not self.failed.done():
             self.failed.set_result(error)
 
-    # What legs may not survive: those that have not are to be known before a stream is given one.
+    # Events that legs may not survive. Dead legs must be known before a stream gets one.
 
     def _stood_still(self, seconds: float) -> None:
         self.context.log.info("stood still", seconds=round(seconds, 1))
-        # What is shorter is a busy machine's: that would only get busier by moving its streams.
+        # A shorter one means a busy machine, which moving streams would only make busier.
         self.context.monitor.suspect(idle_only=seconds < BUSY)
         if seconds > self.times.dial:
             self.context.dialer.restart()
@@ -158,10 +158,10 @@ class Agent(Generic[S]):
         self.context.monitor.suspect(idle_only=False)
         self.context.dialer.restart()
 
-    # The relay's comings and goings.
+    # Whether the relay is reachable.
 
     def absence(self) -> str | None:
-        """Why the relay is away: empty if it is not, None before the first dial has come to anything."""
+        """Why the relay is away: empty if it is not, None before the first dial has a result."""
         if self.context.dialer.reachable:
             return ""
         return self._failure[0] if self._failure is not None else None
@@ -187,7 +187,7 @@ class Agent(Generic[S]):
             self._failure = None
             self.context.log.info("relay reachable", relay=self.context.settings.relay)
 
-    # The token's end.
+    # The token's expiry.
 
     def _clock_moved(self) -> None:
         clock = self._relay_clock
@@ -197,11 +197,11 @@ class Agent(Generic[S]):
             self.context.log.info("clock agrees", relay=self.context.settings.relay)
 
     def _look_at_token(self) -> None:
-        """Warn of the end of the token that this agent was given, days before; and look again tomorrow."""
+        """Warn days before the given token expires, and check again tomorrow."""
         if not self.context.settings.token:
             return
         wait = DAY
-        with contextlib.suppress(UsageError):  # a file that is unreadable now is told of where it is needed
+        with contextlib.suppress(UsageError):  # an unreadable file is reported where it is needed
             left = self.context.credentials.grant().expires - self._relay_clock.now()
             if 0 < left < SOON:
                 self.context.log.warning("token ends soon", left=show_duration(left), hint=RENEW)
@@ -210,7 +210,7 @@ class Agent(Generic[S]):
         self._token_timer = asyncio.get_running_loop().call_later(max(MINUTE, wait), self._look_at_token)
 
     async def reset_all(self) -> None:
-        """Reset all streams, and wait a little until the other ends know."""
+        """Reset all streams, and wait briefly until the other ends know."""
         for session in tuple(self.sessions()):
             session.stop(f"the {self._role}-agent stopped")
         deadline = time.monotonic() + self.context.settings.stop_timeout

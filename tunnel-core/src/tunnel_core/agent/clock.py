@@ -1,4 +1,4 @@
-"""Ticks for the streams that owe something: an ack that was too small to be sent at once, mostly."""
+"""Ticks for streams that owe something: mostly an ack that was too small to send at once."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from ..protocol.stream import Stream
 
-INTERVAL: Final = 0.5  # seconds: what is owed waits no longer, and a second was promised
-TOGETHER: Final = 0.01  # seconds within which ticks are taken together: a hundred wake-ups a second at most
+INTERVAL: Final = 0.5  # seconds: PROTOCOL.md promises acks within one second
+TOGETHER: Final = 0.01  # seconds within which ticks are batched: at most a hundred wake-ups a second
 
 
 class StreamClock:
@@ -19,7 +19,7 @@ class StreamClock:
     """
 
     def __init__(self) -> None:
-        self._owing: deque[tuple[float, Stream[Any]]] = deque()  # when to tick, the next first
+        self._owing: deque[tuple[float, Stream[Any]]] = deque()  # (when to tick, stream), earliest first
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, stream: Stream[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Where an agent's tokens come from, and the relay's clock, which decides how long they are good."""
+"""Where an agent's tokens come from, and the relay's clock, which decides how long they are valid."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ..protocol.tokens import LEEWAY, Grant, TokenRole, leg_role
 from ..service.settings import Secret, show_duration
 from ..service.signing import signing_secrets
 
-LIFETIME: Final = 300.0  # seconds of a token the agent makes for itself: a dial needs one for a moment
-MARGIN: Final = 60.0  # seconds before its end at which the next one is made
-SOON: Final = 3 * 86400.0  # seconds until a given token's end: time to ask for another
+LIFETIME: Final = 300.0  # seconds that a token made by the agent itself is valid: a dial needs it only briefly
+MARGIN: Final = 60.0  # seconds before expiry at which the next one is made
+SOON: Final = 3 * 86400.0  # seconds before a given token expires: time to ask for another
 RENEW: Final = "ask for a new one; in the same file (--token-file) it is taken without a restart"
-NOTICED: Final = 5.0  # seconds by which a clock has to move until tokens are made by the new time
+NOTICED: Final = 5.0  # seconds a clock must move before tokens follow it
 FILE_NAME: Final = re.compile(r"[^\s]*[/\\][^\s]*|[^\s]{1,100}\.(token|txt|jwt)", re.IGNORECASE)
 
 
@@ -38,7 +38,7 @@ def good_for(token: str | None, relay_date: str) -> float:
 
 
 class RelayClock:
-    """What the relay's answers say of its clock. `Date` has whole seconds, so it is accurate to about one.
+    """What the relay's responses say about its clock. `Date` has whole seconds, so it is accurate to about one.
 
     `moved` is called whenever the difference to this machine's clock has changed by more than the
     leeway of tokens.

@@ -1,4 +1,4 @@
-"""A leg of an agent: control messages on top of bytes, in the face of a stream's link."""
+"""A leg of an agent: a stream's link, with control messages besides bytes."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ L_contra = TypeVar("L_contra", contravariant=True)
 
 
 class LegOwner(Protocol[L_contra, M_contra]):
-    """Whoever acts on what a leg brings, apart from the bytes of its stream."""
+    """Acts on what a leg brings, except for the bytes of its stream."""
 
     def on_message(self, leg: L_contra, message: M_contra | Unknown) -> None: ...
     def on_leg_end(self, leg: L_contra, code: int, reason: str) -> None:
-        """Nothing more will come: the peer's close code, or 1006. The session on the leg hears of it after this."""
+        """No more input follows. `code` is the peer's close code, or 1006. Called before the session is informed."""
 
 
 class LegSession(Protocol[L_contra, M_contra]):
-    """The session whose stream a leg carries, or is about to."""
+    """The session whose stream a leg carries or is about to carry."""
 
     def on_message(self, leg: L_contra, message: M_contra) -> None: ...
     def leg_ended(self, leg: L_contra, code: int, reason: str) -> None:
@@ -52,8 +52,8 @@ class AgentLeg(Leg, Generic[M]):
         self.session: LegSession[Self, M] | None = None
         self.stream: AnyStream | None = None
         self.paired = False
-        self.leaving = False  # `goaway` came: nothing new goes on it
-        self._charged: Share | None = None  # for what the leg holds, while it is congested
+        self.leaving = False  # `goaway` came: it gets no new stream
+        self._charged: Share | None = None  # pays for the leg's unsent bytes while it is congested
 
     @property
     def idle(self) -> bool:
@@ -67,7 +67,7 @@ class AgentLeg(Leg, Generic[M]):
         """Carry `stream` of `session` from now on."""
         self.session = session
         self.stream = stream
-        # A resume sends all that is unacknowledged at once.
+        # A resume sends everything unacknowledged at once.
         self.most_unsent = MOST_UNSENT + stream.window
         if self.congested:
             stream.local.hold(HOLD_LINK)
@@ -92,7 +92,7 @@ class AgentLeg(Leg, Generic[M]):
 
     def on_text(self: Self, payload: bytes) -> None:
         if not self.open:
-            return  # the leg is being closed: it takes no new stream, and the one it had is off it
+            return  # the leg is closing: it takes no new stream, and its last one has left it
         try:
             message = self._decode(payload)
         except ProtocolViolation as exc:
@@ -118,7 +118,7 @@ class AgentLeg(Leg, Generic[M]):
         self._charge(self.stream.share if self.stream is not None and not writable else None)
 
     def _charge(self, share: Share | None) -> None:
-        """Have what waits in this leg paid for by `share`."""
+        """Charge this leg's unsent bytes to `share`."""
         if self._charged is not None:
             self._charged.take(-HIGH_WATER)
         self._charged = share

@@ -1,17 +1,17 @@
-"""How often something may be tried again."""
+"""A limit on retries."""
 
 from __future__ import annotations
 
 
 class Pace:
-    """`burst` tries at once, and one more every `seconds`. Pure: the time is given."""
+    """Allows `burst` tries at once, and one more every `seconds`. Pure: the caller passes the time."""
 
     __slots__ = ("_burst", "_full", "_seconds")
 
     def __init__(self, burst: int, seconds: float) -> None:
         self._burst = burst
         self._seconds = seconds
-        self._full = 0.0  # when all tries are there again
+        self._full = 0.0  # when the full burst is available again
 
     def take(self, now: float) -> float:
         """Take one try. Returns the seconds to wait for it."""

@@ -1,4 +1,4 @@
-"""Keeps legs ready, so that opening a stream costs a message and not a handshake."""
+"""Keeps legs ready, so that opening a stream costs one message instead of a handshake."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..service.logs import Logger
 from .leg import AgentLeg
 
 MAX_DIALS: Final = 32  # tasks that dial for one tunnel: twice what the dialer lets through at once
-DENIED_RETRY: Final = 30.0  # seconds until a token that was good once, and is not now, is tried again
-SHORT_LIFE: Final = 2.0  # seconds: a leg that the relay ends sooner, unused, is as good as a failed dial
+DENIED_RETRY: Final = 30.0  # seconds until a token that used to work is tried again
+SHORT_LIFE: Final = 2.0  # seconds: an unused leg that the relay ends sooner counts as a failed dial
 
 L = TypeVar("L", bound=AgentLeg[Any])
 
@@ -47,7 +47,7 @@ class LegPool(Generic[L]):
         self._log = log
         self._dials: set[asyncio.Task[None]] = set()
         self._born: dict[L, float] = {}
-        self._welcome = False  # the relay has taken a leg of ours before
+        self._welcome = False  # the relay has accepted a leg of ours before
         self._stopped = False
 
     @property
@@ -58,7 +58,7 @@ class LegPool(Generic[L]):
         self.top_up()
 
     async def stop(self) -> None:
-        """Dial no more, and let the ready legs go."""
+        """Stop dialing and close the ready legs."""
         self._stopped = True
         dials = tuple(self._dials)
         for task in dials:
@@ -79,7 +79,7 @@ class LegPool(Generic[L]):
             task.add_done_callback(self._dialed)
 
     def newest(self) -> L | None:
-        """Take the ready leg that was dialed last, if there is one that is neither closing nor suspected to be dead."""
+        """Take the newest ready leg that is neither closing nor suspected to be dead, if any."""
         for leg in reversed(self._born):
             if leg.open and not leg.suspected:
                 self.remove(leg)
@@ -87,7 +87,7 @@ class LegPool(Generic[L]):
         return None
 
     def remove(self, leg: L) -> None:
-        """`leg` is not ready any more: it was used."""
+        """`leg` was used: it is no longer ready."""
         if self._born.pop(leg, None) is not None:
             self.top_up()
 
@@ -101,13 +101,13 @@ class LegPool(Generic[L]):
         self.top_up()
 
     def distrust(self) -> None:
-        """Let all ready legs go: another one fell silent, so they may have, too."""
+        """Close all ready legs: another leg fell silent, so they may be dead too."""
         for leg in tuple(self._born):
             self.remove(leg)
             leg.abort()
 
     def let_go(self, which: Callable[[L], bool]) -> None:
-        """Close the ready legs that are `which`."""
+        """Close the ready legs for which `which` is true."""
         for leg in tuple(self._born):
             if which(leg):
                 self.remove(leg)
@@ -128,7 +128,7 @@ class LegPool(Generic[L]):
             self._on_ready(leg)
 
     def _new_leg(self, dialed: Dialed) -> L:
-        # Ready from its first moment: what came with the upgrade may already use it up, or end it.
+        # Ready at once: data that came with the upgrade may already use or end it.
         leg = self._make_leg(dialed)
         self._born[leg] = time.monotonic()
         return leg
@@ -137,13 +137,13 @@ class LegPool(Generic[L]):
         self._dials.discard(task)
         if task.cancelled():
             return
-        if task.exception() is not None:  # a bug: what it repeats, it is to repeat slowly
+        if task.exception() is not None:  # a bug: retry slowly
             self._dialer.failed(f"unexpected: {task.exception()}")
         self.top_up()
-        task.result()  # told by the event loop's handler
+        task.result()  # reported by the event loop's exception handler
 
     def trim(self) -> None:
-        """Let the oldest ready legs go that are more than wanted."""
+        """Close the oldest ready legs beyond those wanted."""
         for leg in tuple(self._born)[: max(0, len(self._born) - self._wanted())]:
             self.remove(leg)
             leg.close(CloseCode.NORMAL)

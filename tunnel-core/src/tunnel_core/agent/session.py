@@ -1,4 +1,4 @@
-"""One stream at its end, joined to a local connection: what the sessions of both agents have in common."""
+"""One end of a stream, joined to a local connection: what the sessions of both agents have in common."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .leg import AgentLeg
 from .settings import AgentSettings
 
 S = TypeVar("S", bound=AnyStream)
-HANDSHAKE: Final = 10.0  # seconds for the handshake of a seal, a round trip: as many as the relay gives its own
+HANDSHAKE: Final = 10.0  # seconds for a seal's handshake, one round trip: as long as the relay allows for its own
 
 
 class Session(Generic[S]):
-    """Counts and logs what happens to `stream`, and gives it up if it has no leg for too long.
+    """Counts and logs what happens to `stream`, and ends it if it has no leg for too long.
 
     The leg that carries it is `stream.link`.
     """
@@ -44,7 +44,7 @@ class Session(Generic[S]):
         self.stream.local_broken(reason, Outcome.STOPPED)
 
     def leg_gone(self, leg: AgentLeg[Any]) -> None:
-        """The socket of its leg is closed. All but raw streams were off it when it ended."""
+        """The socket of its leg is closed. All but raw streams left the leg when it ended."""
 
     def opened(self, **fields: object) -> None:
         """The target answered."""
@@ -52,10 +52,10 @@ class Session(Generic[S]):
         self._context.metrics.opened(self.tunnel, seconds)
         self._log.info("stream opened", milliseconds=round(seconds * 1000, 1), **fields)
 
-    # Of a sealed stream.
+    # For sealed streams.
 
     def _begin_sealing(self) -> None:
-        """The handshake has to be over in time."""
+        """Start the handshake's deadline."""
         self._sealing = asyncio.get_running_loop().call_later(HANDSHAKE, self._sealing_is_late)
 
     def _sealing_is_late(self) -> None:
@@ -65,13 +65,13 @@ class Session(Generic[S]):
             self._begin_sealing()  # without a leg it has another deadline
 
     def _end_sealing(self) -> None:
-        """The handshake is over, or not awaited any more."""
+        """The handshake is over, or no longer awaited."""
         if self._sealing is not None:
             self._sealing.cancel()
             self._sealing = None
 
     def _seal_failed(self, error: SealError) -> None:
-        """What came is not what the other end sealed, or the other end may not seal."""
+        """The received bytes are not what the other end sealed, or the other end's key is not accepted."""
         self._context.metrics.seal_failed(error.fault)
         self.stream.local_broken(error.reason, Outcome.SEAL_BROKEN)
 
@@ -83,7 +83,7 @@ class Session(Generic[S]):
         self._deadline = loop.call_later(patience, self.stream.expire, f"{missed} within {patience:g} s")
 
     def _reattached(self) -> float | None:
-        """The stream has a leg. Returns for how many seconds it had none; None if it always had one."""
+        """The stream has a leg. Returns the seconds it had none, or None if it always had one."""
         since, self._detached_since = self._detached_since, None
         self._forget_deadline()
         return None if since is None else time.monotonic() - since
@@ -94,14 +94,14 @@ class Session(Generic[S]):
             self._deadline = None
 
     def _resumed(self, paused: float | None, replayed: int, **fields: object) -> None:
-        """The stream is on another leg. `paused` is for how many seconds it had none."""
+        """The stream is on another leg. `paused` is the number of seconds it had none."""
         self._context.metrics.resumed(self.tunnel, "moved" if paused is None else "resumed", paused, replayed)
         self._log.info("stream resumed", paused_ms=round((paused or 0) * 1000), replayed_bytes=replayed, **fields)
 
     def _ended(
         self, outcome: Outcome, reason: str, *, was_paired: bool = True, warn: bool = False, **fields: object
     ) -> None:
-        """The stream is over: count it, and say so. Only one that `was_paired` can be lost for good."""
+        """The stream is over: count and log it. Only a stream that `was_paired` can be lost."""
         self._forget_deadline()
         self._end_sealing()
         self._context.metrics.ended(self.tunnel, self.stream, outcome)
@@ -142,13 +142,13 @@ class RawSession(Session[RawStream[AgentLeg[Any]]]):
         self._over = over
         self.stream = RawStream(tcp, leg, self._closed, sent=sent, eof=ended)
         tcp.carrier = self.stream
-        leg.echo_close = False  # a close frame is a FIN: it is answered when the other direction has ended
+        leg.echo_close = False  # a close frame is a FIN: answer it when the other direction has ended
         leg.attach(self, self.stream)
 
-    # What its leg brings.
+    # Called by its leg.
 
     def on_message(self, leg: AgentLeg[Any], message: object) -> None:
-        """A raw peer says nothing, and what the relay says is for streams that can move."""
+        """Ignore it: raw peers send no messages, and the relay's are for streams that can move."""
 
     def leg_ended(self, leg: AgentLeg[Any], code: int, reason: str) -> None:
         self.stream.link_closed(code, reason)
