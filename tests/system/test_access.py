@@ -47,7 +47,7 @@ def grant(value: str) -> str:
     return tokens.read(value).id
 
 
-async def test_who_has_no_good_token_is_told_so_before_the_upgrade(loop_factory: Any) -> None:
+async def test_a_bad_token_is_refused_before_the_upgrade(loop_factory: Any) -> None:
     """401 for a token that is none, 403 for one that is good for something else; each is counted and logged."""
     network = tokens.issue(
         SECRET.encode(), role="client", tunnels=["mc"], subject="x", expires=2**32, networks=["192.0.2.0/24"]
@@ -163,7 +163,7 @@ async def test_secrets_rotate(loop_factory: Any) -> None:
         assert (await refused(system, Authorization=f"Bearer {token('client', secret='x' * 32)}"))[1] == INVALID
 
 
-async def test_without_tokens_only_if_it_is_said(loop_factory: Any) -> None:
+async def test_auth_none_lets_anybody_in(loop_factory: Any) -> None:
     """`--auth none` lets anybody in, with or without a token, good or not."""
     async with serve(echo) as target, System(auth="none", secret=Secret()) as system:
         await system.host({"mc": target}, secret=Secret())
@@ -396,7 +396,7 @@ async def test_a_wrong_token_ends_an_agent(
         assert f'"reason":"{expected}' in line
 
 
-async def test_a_token_that_is_not_good_any_more_is_tried_again(
+async def test_a_token_that_stopped_working_is_retried(
     loop_factory: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """After the first success: slowly, with a log line, until the file holds another."""

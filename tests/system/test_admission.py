@@ -33,7 +33,7 @@ async def refusals(system: System, reason: str) -> float:
         ({"max_legs_per_token": 2}, 429, "legs-per-token"),
     ],
 )
-async def test_a_leg_too_many_is_told_when_to_come_again(
+async def test_a_leg_beyond_the_limit_gets_retry_after(
     loop_factory: Any, settings: dict[str, Any], status: int, reason: str
 ) -> None:
     """Those who are in stay; when one of them leaves, the next is let in."""

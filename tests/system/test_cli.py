@@ -512,7 +512,7 @@ def test_tokens_have_defaults() -> None:
         assert 7 * 86400 - 60 < grant.expires - time.time() <= 7 * 86400
 
 
-def test_tokens_that_would_be_none_are_not_made() -> None:
+def test_invalid_tokens_are_not_issued() -> None:
     """Whatever is wrong is said at once, and not by the relay a week later."""
     for arguments, expected in {
         ("--role", "admin"): "--role: 'admin' is not one of host, client",

@@ -120,7 +120,7 @@ async def test_an_agent_that_starts_with_a_wrong_clock(
         assert not system.events("relay unreachable")
 
 
-async def test_the_end_of_a_token_is_told_days_before(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_log_warns_days_before_a_token_expires(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the relay's clock; at the start and each day, until the file has another."""
     monkeypatch.setattr(base, "DAY", 0.05)
     monkeypatch.setattr(base, "MINUTE", 0.01)

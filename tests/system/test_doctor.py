@@ -216,7 +216,7 @@ async def test_a_proxy(loop_factory: Any, monkeypatch: pytest.MonkeyPatch) -> No
         (lambda: "nonsense", "", "ask whoever runs the relay for a token: relay token …"),
     ],
 )
-async def test_a_token_that_is_no_good(loop_factory: Any, given: Callable[[], str], what: str, advice: str) -> None:
+async def test_an_invalid_token(loop_factory: Any, given: Callable[[], str], what: str, advice: str) -> None:
     """Seen without asking the relay."""
     async with System() as system:
         visit = await Visit().host(system.url, secret=Secret(), token=Secret(given()))
@@ -227,7 +227,7 @@ async def test_a_token_that_is_no_good(loop_factory: Any, given: Callable[[], st
         assert NOT_NOW in visit.lines
 
 
-async def test_a_secret_that_is_none(loop_factory: Any) -> None:
+async def test_an_invalid_secret(loop_factory: Any) -> None:
     """Too short to be one."""
     visit = await Visit().host("ws://127.0.0.1:1", secret=Secret("short"))
     what, advice = visit.found("token")
@@ -290,7 +290,7 @@ async def test_the_end_of_a_token(loop_factory: Any, lasts: float, told: str, ad
         ),
     ],
 )
-async def test_a_server_that_is_no_relay(loop_factory: Any, answer: str, what: str, advice: str) -> None:
+async def test_a_server_other_than_a_relay(loop_factory: Any, answer: str, what: str, advice: str) -> None:
     """It answers, but with something else: each has its own advice."""
 
     async def serves(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

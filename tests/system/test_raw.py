@@ -254,7 +254,7 @@ async def test_half_close_between_careful_raw_peers(loop_factory: Any) -> None:
 
 
 @CLIENT
-async def test_who_speaks_to_a_raw_peer_that_left_is_reset(loop_factory: Any, client: str) -> None:
+async def test_sending_to_a_raw_peer_that_left_is_reset(loop_factory: Any, client: str) -> None:
     """As with TCP: a raw leg that closed in peace, and then its socket, takes nothing more."""
     async with System() as system, contextlib.AsyncExitStack() as stack:
         host = await stack.enter_async_context(await system.dial("host"))
@@ -497,7 +497,7 @@ async def test_a_raw_client_waits_for_a_host(loop_factory: Any) -> None:
         assert await raw.data(11) == b"first words"
 
 
-async def test_a_raw_client_that_waits_in_vain_is_told(loop_factory: Any) -> None:
+async def test_a_raw_client_that_waits_in_vain_is_closed_with_a_reason(loop_factory: Any) -> None:
     """Close code 1013, with the reason."""
     async with System(wait=0.1) as system:
         async with connect_websocket(url(system, "client"), proxy=None) as websocket:

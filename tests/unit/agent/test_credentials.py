@@ -63,7 +63,7 @@ def test_tokens_are_made_by_the_relays_clock(monkeypatch: pytest.MonkeyPatch) ->
     assert agent.expires() == NOW + HOUR + credentials.LIFETIME
 
 
-def test_time_that_passes_is_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_passing_time_does_not_change_the_clock_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes after the relay's answer, such as the further steps of a doctor, takes its time."""
     agent = Agent(monkeypatch)
     agent.credentials.learn(date(NOW))
@@ -80,7 +80,7 @@ def test_a_clock_that_cannot_be_believed_makes_no_token(monkeypatch: pytest.Monk
     assert agent.told == ["41.7 days behind the relay's"]
 
 
-def test_the_difference_is_told_when_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_clock_difference_is_reported_when_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     """And not for what tokens leave room for, nor by what is no date."""
     agent = Agent(monkeypatch)
     for seconds in (0, 20, HOUR, HOUR + 1, -2 * HOUR, 0):

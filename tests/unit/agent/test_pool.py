@@ -184,7 +184,7 @@ async def test_a_relay_that_never_let_us_in_ends_the_agent() -> None:
     await made.pool.stop()
 
 
-async def test_a_relay_that_lets_us_in_no_more_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_relay_that_now_refuses_the_token_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slowly: a token may be renewed."""
     monkeypatch.setattr(pool, "DENIED_RETRY", 0.01)
     made = await filled(1)
@@ -200,7 +200,7 @@ async def test_a_relay_that_lets_us_in_no_more_is_asked_again(monkeypatch: pytes
     await made.pool.stop()
 
 
-async def test_a_bug_is_told_and_counts_as_a_failed_dial() -> None:
+async def test_a_bug_is_reported_and_counts_as_a_failed_dial() -> None:
     """The next dial waits in the dialer, as after any other failure."""
     told: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(repr(context["exception"])))

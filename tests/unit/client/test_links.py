@@ -91,7 +91,7 @@ def test_tunnels_of_one_name_at_several_relays(kept: KeptInvites) -> None:
     assert kept.read(f"{'x' * 59}-3") == long[2]
 
 
-def test_what_is_of_no_use_is_told(kept: KeptInvites) -> None:
+def test_useless_links_are_reported(kept: KeptInvites) -> None:
     """What is missing or damaged, and what to do; a damaged one makes room for a new one."""
     with pytest.raises(UsageError, match="no invite 'mc' is stored here: run tcp-ws-tunnel join"):
         kept.read("mc")

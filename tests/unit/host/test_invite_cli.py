@@ -135,7 +135,7 @@ def test_a_token_of_the_operator_will_do(owner: Owner, tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_what_cannot_be_is_told(owner: Owner, arguments: tuple[str, ...], reason: str) -> None:
+def test_impossible_options_are_refused(owner: Owner, arguments: tuple[str, ...], reason: str) -> None:
     """And nothing is noted."""
     assert reason in owner.fails(*arguments)
     assert not owner.record.exists()

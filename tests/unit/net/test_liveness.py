@@ -109,7 +109,7 @@ async def test_legs_that_do_not_answer_are_given_up(clock: Clock) -> None:
     made.monitor.stop()
 
 
-async def test_who_could_not_hear_judges_nobody(clock: Clock) -> None:
+async def test_a_standstill_postpones_the_verdict_on_suspects(clock: Clock) -> None:
     """A standstill while answers are awaited: all are asked anew."""
     leg = Watched()
     made = Setting(leg)

@@ -15,7 +15,7 @@ def test_the_first_retry_is_at_once() -> None:
     assert (outage.active, outage.wait(100.0)) == (True, 0)
 
 
-def test_a_relay_that_is_back_is_no_outage() -> None:
+def test_an_outage_ends_when_the_relay_is_back() -> None:
     """And the next one begins anew."""
     outage = Outage()
     for second in range(100, 200, 10):

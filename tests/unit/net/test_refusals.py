@@ -103,7 +103,7 @@ def test_redirects(status: int, location: str, shown: str, advice: str) -> None:
     assert "hunter2" not in str(error)
 
 
-def test_the_relay_says_when_to_come_again() -> None:
+def test_retry_after_of_the_relay_is_honoured() -> None:
     """In whole seconds; what else stands there is nothing."""
     assert answer(503, "", {**RELAYS, "Retry-After": "30"}).retry_after == 30
     assert answer(503, "", {"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}).retry_after is None

@@ -29,7 +29,7 @@ def test_an_unknown_type_is_unknown_whatever_its_fields(decode: Decoder[object],
      b'{"stream": "x"}', b'{"type": "new"', b'{"type": "new"} \xff', b"[" * 4000],
 )  # fmt: skip
 @pytest.mark.parametrize("decode", DECODERS[:4])  # where several types may come
-def test_what_is_no_message_is_a_violation(decode: Decoder[object], payload: bytes) -> None:
+def test_an_invalid_message_is_a_violation(decode: Decoder[object], payload: bytes) -> None:
     """No JSON, no object, or no type that could be one."""
     with pytest.raises(ProtocolViolation) as caught:
         decode(payload)

@@ -158,13 +158,13 @@ def test_a_link_that_was_cut() -> None:
 
 
 @given(st.text(max_size=40))
-def test_what_is_no_invite(text: str) -> None:
+def test_invalid_invites(text: str) -> None:
     """Whatever is there instead."""
     refused(text)
 
 
 @given(st.binary(max_size=60))
-def test_what_is_no_invite_and_has_a_good_checksum(packed: bytes) -> None:
+def test_invalid_invites_with_a_good_checksum(packed: bytes) -> None:
     """Somebody made it by hand."""
     assert refused(signed(packed)) == invite.NOT_WHOLE
 
@@ -193,13 +193,13 @@ BODY: dict[str, Any] = {"t": invite._parts(USUAL.token), "n": "mc", "p": 25565}
     ],
     ids=",".join,
 )
-def test_an_invite_that_contradicts_itself_is_none(changes: dict[str, Any]) -> None:
+def test_a_contradictory_invite_is_refused(changes: dict[str, Any]) -> None:
     """It is refused as a whole, also with a good checksum."""
     assert parse(signed(msgspec.msgpack.encode(BODY))).tunnel == "mc"
     refused(signed(msgspec.msgpack.encode(BODY | changes)))
 
 
-def test_what_is_not_known_is_ignored() -> None:
+def test_unknown_fields_are_ignored() -> None:
     """Fields to come; another version is told apart from damage."""
     assert parse(signed(msgspec.msgpack.encode(BODY | {"x": 1, "later": [1, 2]}))).tunnel == "mc"
     assert "newer version" in refused(LINK.replace("#1.", "#2."))

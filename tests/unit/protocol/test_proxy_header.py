@@ -83,7 +83,7 @@ def test_ipv4_is_ipv4_wherever_it_is_written() -> None:
         V2 + b"\x21\x11" + (LIMIT - 15).to_bytes(2),
     ],
 )
-def test_what_is_no_header(wire: bytes) -> None:
+def test_invalid_headers_are_refused(wire: bytes) -> None:
     """Required where it is read at all: there is no going on without it."""
     with pytest.raises(BadProxyHeader):
         decode(wire)
@@ -119,7 +119,7 @@ def test_what_we_send_is_understood(
     assert decode(wire) == Header(Endpoint(*source), len(wire))
 
 
-def test_a_source_that_is_no_address_is_not_named() -> None:
+def test_an_invalid_source_address_is_left_out() -> None:
     """Of a Unix socket, say: the server is told nobody's address, and not a wrong one."""
     wire = encode("a Unix socket", "192.0.2.1:25565", stream="", subject="alex")
     assert isinstance(ProxyProtocolV2().unpack(wire), ProxyResultUnknown)

@@ -26,7 +26,7 @@ def test_forms(text: str, route: Route) -> None:
     "text",
     ["mc.example.com", "*.play.example.com=mc", "*=mc", "*", "*.", "=mc", "mc.example.com=", "a=B", "a b=mc", "*.*.x"],
 )
-def test_what_is_no_route(text: str) -> None:
+def test_invalid_routes_are_refused(text: str) -> None:
     """One line says what to write."""
     with pytest.raises(UsageError, match="write"):
         parse_route(text)

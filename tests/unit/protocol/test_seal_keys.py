@@ -57,7 +57,7 @@ def test_an_identity_fits_into_what_tls_has_for_it() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "eyJhbGciOiJIUzI1NiJ9", "ä" * 54, "A" * 52, "A" * 54 + "\0", "A" * 60])
-def test_what_is_no_key_is_refused_and_not_shown(text: str) -> None:
+def test_an_invalid_key_is_refused_and_not_shown(text: str) -> None:
     with pytest.raises(UsageError) as told:
         keys.parse(text, TOKEN)
     assert text not in str(told.value) or not text

@@ -109,7 +109,7 @@ def test_segments_mean_nothing(name: str, cuts: list[int]) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, (_, asked) in KNOWN.items() if asked.name])
-def test_no_part_of_it_tells(name: str) -> None:
+def test_a_partial_request_waits_for_more(name: str) -> None:
     """Until the name is whole, more is waited for; what follows the name is not."""
     wire, asked = KNOWN[name]
     _, enough = sniff(wire, range(len(wire)))

@@ -443,7 +443,7 @@ def test_a_proof_is_worth_nothing_on_another_leg() -> None:
     assert isinstance(finds(simulation, late, leg=new_id()), Gone)
 
 
-def test_only_who_has_the_key_can_answer_a_resume() -> None:
+def test_only_the_holder_of_the_key_can_answer_a_resume() -> None:
     """Any other answer is none: the stream stays as it is."""
     for done in (False, True):
         simulation = opened()

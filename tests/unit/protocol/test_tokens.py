@@ -118,7 +118,7 @@ def test_a_token_is_found_among_words() -> None:
         (f"{signed()} {signed(jti='2')}", "there are 2 tokens: give one"),
     ],
 )
-def test_what_is_no_token_is_explained(text: str, expected: str) -> None:
+def test_an_invalid_token_is_explained(text: str, expected: str) -> None:
     """Without showing it: it may be most of one."""
     with pytest.raises(AccessDenied) as denied:
         tokens.clean(text)

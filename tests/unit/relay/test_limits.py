@@ -80,7 +80,7 @@ def test_others_have_their_own_share() -> None:
     limit.check_leg(THERE, None)
 
 
-def test_nothing_is_kept_of_who_left() -> None:
+def test_nothing_is_kept_of_clients_that_left() -> None:
     """A million strangers, one after the other, leave no memory of themselves."""
     limit = limits()
     for number in range(50):

@@ -61,7 +61,7 @@ def test_what_is_neither_is_named_by_its_line() -> None:
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"\xe9t\xe9", ID.encode("utf-16-le"), bytes(100)])
-def test_what_is_no_text_is_refused(content: bytes) -> None:
+def test_undecodable_text_is_refused(content: bytes) -> None:
     """Whole: half a list would let tokens in."""
     with pytest.raises(ValueError, match="it is not UTF-8 text"):
         parse(content)

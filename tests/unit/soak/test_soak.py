@@ -116,7 +116,7 @@ def test_what_wavers_is_flat() -> None:
     assert [trend.is_flat for trend in trends(life(waver(0)))] == [True] * len(LIMITS)
 
 
-def test_a_leak_is_not_flat() -> None:
+def test_a_leak_is_detected() -> None:
     """500 KB a minute, in an hour; and of descriptors one a minute."""
     assert not next(trends(life(waver(500e3)))).is_flat
     leaking = [Sample(at, "relay", 0, at, MIB, 40 + at // 60, 10, 0, 30) for at in range(0, HOUR, 6)]
