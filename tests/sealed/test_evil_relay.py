@@ -7,15 +7,19 @@ import contextlib
 import json
 import os
 import re
+import ssl
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.apps import CHUNK, block, close, connect, serve, until
-from support.seals import SEAL_SECRET
+from proxyprotocol.v2 import ProxyProtocolV2
+from support.apps import CHUNK, block, close, connect, echo, exchange, serve, until
+from support.peer import Opcode, Peer
+from support.seals import SEAL_SECRET, key
 from support.system import SECRET, System
+from tunnel_core.protocol.proxy_header import SUBJECT
 from tunnel_core.protocol.seal.errors import Fault
 from tunnel_core.service.settings import Secret
 from tunnel_relay.leg import RelayLeg
@@ -127,7 +131,8 @@ async def test_changed_bytes_reach_no_application(
         assert not truth.saw_end or bytes(truth.read) == REQUEST
         hurt_whole = truth.saw_end if role == "client" else ended
         assert not hurt_whole, "what was changed came to an end as if it were whole"
-        if after == 0:
+        # What follows the host's whole flight comes too late: by then the client has shown its key.
+        if after == 0 and not (role == "host" and how in ("repeated", "invented")):
             assert truth.connections == 0
         await until(lambda: not any(list(agent.sessions()) for agent in system.agents))
 
@@ -160,7 +165,7 @@ async def test_a_seal_that_is_stripped_is_missed(kind: str, fault: Fault, monkey
         assert (got, ended) == (b"", False)
         assert not truth.read
         assert truth.connections == 0
-        await until(lambda: fault.line in {line["reason"] for line in system.events("stream closed")})
+        await until(lambda: fault.line in reasons(system))
 
 
 @pytest.mark.parametrize("forged", ["fin", "reset", "ack", "refused", "accepted"])
@@ -218,6 +223,111 @@ async def test_forged_messages_can_but_end_the_stream(
         assert not truth.saw_end or bytes(truth.read) == REQUEST
         if forged in ("fin", "reset"):
             assert not ended
+
+
+def reasons(system: System) -> set[str]:
+    """Why streams have ended."""
+    return {line["reason"] for line in system.events("stream closed")}
+
+
+async def answered(peer: Peer) -> dict[str, Any]:
+    """What the host says to an `open`, or of the stream's end."""
+    while True:
+        frame = await peer.frame()
+        if frame.opcode is Opcode.TEXT:
+            message: dict[str, Any] = json.loads(bytes(frame.data))
+            if message["type"] in ("accepted", "refused", "reset"):
+                return message
+
+
+async def test_a_stream_that_was_recorded_and_is_played_again_connects_to_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All that one client said, up to its end, on a leg of the relay's own: under a new id, and under the old one."""
+    said: list[bytes] = []
+    deliver = RelayLeg.on_data
+
+    def on_data(leg: RelayLeg, pieces: Any, size: int) -> None:
+        if leg.role == "client":
+            said.append(b"".join(bytes(piece) for piece in pieces))
+        deliver(leg, pieces, size)
+
+    opened: list[dict[str, Any]] = []
+    monkeypatch.setattr(RelayLeg, "on_data", on_data)
+    monkeypatch.setattr(RelayLeg, "on_text", rewriting(opened.append))
+    truth = Truth()
+    async with serve(truth.serve) as target, System() as system:
+        port = await system.pair(target, **SEALED)
+        assert await ask(port) == (ANSWER, True)
+        await until(lambda: bytes(truth.read) == REQUEST)
+        recorded = b"".join(said)
+        hello = 5 + int.from_bytes(recorded[3:5])  # bytes of the record with the ClientHello
+        (opening,) = (message for message in opened if message["type"] == "open")
+        for stream, reason in (("f" * 32, Fault.CHANGED.line), (opening["stream"], "this stream is known already")):
+            async with await system.dial("client", v1=True) as peer:
+                await peer.send(json.dumps(opening | {"stream": stream}).encode(), Opcode.TEXT)
+                await peer.send(recorded[:hello])
+                answer = await answered(peer)
+                if answer["type"] == "accepted":
+                    await peer.send(recorded[hello : hello + 50_000])  # within its window
+                    answer = await answered(peer)
+                assert answer["reason"] == reason
+        assert truth.connections == 1
+
+
+@pytest.mark.parametrize("shown", ["none", "wrong", "other"])
+async def test_a_raw_client_with_a_good_token_and_no_key_connects_to_nothing(shown: str) -> None:
+    """Its TLS takes any host for the true one, and goes on whatever the host answers."""
+    context: Any = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if shown != "none":
+        identity = (key() if shown == "wrong" else key(secret="a-secret-of-the-relay's-own-making!!")).identity
+        context.set_psk_client_callback(lambda hint: (identity, b"guessed!" * 4))
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    end = context.wrap_bio(incoming, outgoing)
+    with pytest.raises(ssl.SSLWantReadError):
+        end.do_handshake()
+    truth = Truth()
+    async with serve(truth.serve) as target, System() as system:
+        await system.host({"mc": target}, **SEALED)
+        async with await system.dial("client", v1=True) as peer:
+            await peer.say("open", stream="a" * 32, key="b" * 32, window=65536, e2e=True)
+            await peer.send(outgoing.read())
+            for _ in range(3):  # what would be a Finished, and data
+                await peer.send(b"\x17\x03\x03\x00\x45" + bytes(0x45))
+            answer = await answered(peer)
+        fault = {"none": Fault.UNSEALED_CLIENT, "wrong": Fault.WRONG_KEY, "other": Fault.OLD_KEY}[shown]
+        assert (answer["type"], answer["reason"]) == ("refused", fault.line)
+        await until(lambda: fault.line in reasons(system))
+        assert truth.connections == 0
+
+
+async def test_who_calls_is_the_relays_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The seal says that a friend has a key, not where he is: as docs/security.md warns."""
+    send_text = RelayLeg.send_text
+
+    def lie(leg: RelayLeg, payload: bytes) -> None:
+        message = json.loads(payload)
+        if message["type"] == "paired" and leg.role == "host":
+            message |= {"peer": "203.0.113.7:1234", "subject": "somebody-else"}
+        send_text(leg, json.dumps(message).encode())
+
+    monkeypatch.setattr(RelayLeg, "send_text", lie)
+    told = asyncio.get_running_loop().create_future()
+
+    async def hears(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readexactly(16)
+        told.set_result(ProxyProtocolV2().unpack(head + await reader.readexactly(int.from_bytes(head[14:]))))
+        await echo(reader, writer)
+
+    async with serve(hears) as target, System() as system:
+        await system.host({"mc": target}, proxy_protocol=("mc",), **SEALED)
+        client = await system.client("mc", **SEALED)
+        await exchange(client.ports[0], 1000)
+        header = await told
+        assert str(header.source[0]) == "203.0.113.7"
+        assert header.tlv[SUBJECT] == b"somebody-else"
 
 
 def writable_memory(pid: int) -> bytes:
