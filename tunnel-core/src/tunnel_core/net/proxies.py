@@ -69,7 +69,7 @@ async def connect(proxy: Proxy, uri: WebSocketURI) -> Channel:
 
 @contextlib.asynccontextmanager
 async def _named(proxy: Proxy, uri: WebSocketURI) -> AsyncIterator[None]:
-    """Turn failures into errors that name the proxy."""
+    """Convert failures into errors that name the proxy."""
     try:
         async with asyncio.timeout(PATIENCE):
             yield
