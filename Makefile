@@ -169,5 +169,5 @@ requirements: $(VENV)/tools ## pin all dependencies with hashes (UPGRADE=1: to t
 		$(UV_COMPILE) $(if $(UPGRADE),--upgrade) --group $$group -c relay/requirements.txt -o requirements-$$group.txt || exit 1; done
 
 clean: ## remove generated files
-	rm -rf $(VENV) .venv-sealed .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-sealed build .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

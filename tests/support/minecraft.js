@@ -7,7 +7,7 @@ const minecraft = require('minecraft-protocol')
 
 const [serverPort, port, fakeHost] = [+process.argv[2], +process.argv[3], process.argv[4]]
 const host = '127.0.0.1'
-const version = '1.20.1'
+const version = '1.19.2'
 const say = (...words) => console.log(words.join(' '))
 
 const server = minecraft.createServer({ host, port: serverPort, version, 'online-mode': false, motd: 'awake', checkTimeoutInterval: 60000 })
