@@ -139,7 +139,8 @@ class Tunnel:
     """A sample server and the three services in front of it. Leaving it stops all of them.
 
     `target` replaces the sample server; `client_via` and `host_via` are ports that lead to
-    the relay for the one agent or the other; `environ` is added to the environment.
+    the relay for the one agent or the other; `environ` is added to the environment. With `sealed`
+    the hosts offer their target as the tunnel `sealed`, too (that needs Python 3.13).
     """
 
     def __init__(
@@ -152,6 +153,7 @@ class Tunnel:
         relay: Sequence[str] = (),
         agents: Sequence[str] = (),
         environ: Mapping[str, str] | None = None,
+        sealed: bool = False,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="tunnel-demo-")
         self._path = Path(self._folder.name)
@@ -162,6 +164,10 @@ class Tunnel:
         inherited = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
         self.environ = inherited | {"PYTHONPATH": str(Path(__file__).parent.parent)} | dict(environ or {})
         self._common = ["--secret-file", str(secret), "--log-format", "json"]
+        self._sealed = sealed
+        self._seal = self._path / "e2e.secret"
+        if sealed:
+            self._seal.write_bytes(subprocess.check_output([BIN / "relay", "secret"]))
         self.relay_port, self.target_port, self.port = free_port(), target or free_port(), port or free_port()
         self.relay = self.add_relay("relay", self.relay_port, *relay)
         self.server = self._process("server", sys.executable, "-m", "demo.server", f"127.0.0.1:{self.target_port}")
@@ -177,14 +183,19 @@ class Tunnel:
     def add_host(self, name: str, target_port: int) -> Process:
         """A host-agent that offers the tunnel with this target, not started."""
         relay = f"ws://127.0.0.1:{self._host_via or self.relay_port}"
-        offer = f"demo=127.0.0.1:{target_port}"
-        return self.add_service(name, "--relay", relay, "--tunnel", offer, *self._agents, command="host-agent")
+        flags = ["--tunnel", f"demo=127.0.0.1:{target_port}"]
+        if self._sealed:
+            flags += ["--tunnel", f"sealed=127.0.0.1:{target_port}", "--sealed", "sealed"]
+            flags += ["--e2e-secret-file", str(self._seal)]
+        return self.add_service(name, "--relay", relay, *flags, *self._agents, command="host-agent")
 
-    def add_client(self, name: str, port: int) -> Process:
-        """A client-agent that leads this port to the tunnel, not started."""
+    def add_client(self, name: str, port: int, *, sealed: bool = False) -> Process:
+        """A client-agent that leads this port to the tunnel, or to the sealed one, not started."""
         relay = f"ws://127.0.0.1:{self._client_via or self.relay_port}"
-        forward = f"{port}=demo"
-        return self.add_service(name, "--relay", relay, "--forward", forward, *self._agents, command="client-agent")
+        flags = ["--forward", f"{port}={'sealed' if sealed else 'demo'}"]
+        if sealed:
+            flags += ["--e2e-secret-file", str(self._seal)]
+        return self.add_service(name, "--relay", relay, *flags, *self._agents, command="client-agent")
 
     def add_service(self, name: str, *flags: str, command: str = "") -> Process:
         """One more service with the same secret, not started. `command` is its program, if that is not its name."""
