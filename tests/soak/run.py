@@ -31,6 +31,7 @@ from .watch import MIB, Limit, Sample, Trend, Watch, trends
 
 SEALS: Final = bool(getattr(ssl, "HAS_PSK", False))  # from Python 3.13 on
 HEADER: Final = struct.Struct("!Q")  # a stream's number: its first bytes, so that the server knows what to do
+HOSTS: Final = ("host-agent", "host-agent-2")
 SETTLE: Final = 120.0  # seconds until nothing is left: idle pairs are let go after 30, ended streams forgotten after 60
 SLACK: Final = {"descriptors": 12, "tasks": 4}  # warm legs, a dial under way
 # A stream that the client-agent could not yet open when the relay was lost is reset, by PROTOCOL.md.
@@ -110,7 +111,7 @@ class Soak:
             near, far = await stack.enter_async_context(Wire(0)), await stack.enter_async_context(Wire(0))
             servers = [
                 await asyncio.start_server(self._accept(name), "127.0.0.1", 0, limit=CHUNK, backlog=1024)
-                for name in ("host-agent", "host-agent-2")
+                for name in HOSTS
             ]
             ports = [int(server.sockets[0].getsockname()[1]) for server in servers]
             tunnel = Tunnel(
@@ -122,7 +123,7 @@ class Soak:
                 sealed=SEALS,
             )
             near.target = far.target = tunnel.relay_port
-            host = tunnel.add_host("host-agent-2", ports[1])
+            host = tunnel.add_host(HOSTS[1], ports[1])
             second = free_port()
             client = tunnel.add_client("client-agent-2", second)
             tunnel.all += [host, client]
@@ -311,15 +312,17 @@ class Soak:
         if ends == {"broke it off", "reset"}:
             return "broken off by one end, reset at the other"
         allowed = {"finished", "reset", "broke it off", ""}
-        for name, far in ((stream.client, server), (stream.host, stream.at_client)):
-            if name and self._hurt(name, stream.born):
+        # If no server heard of it, either host-agent may have had it.
+        hosts = (stream.host,) if stream.host else HOSTS
+        for name, far in ((stream.client, server), *((host, stream.at_client) for host in hosts)):
+            if self._hurt(name, stream.born):
                 # The kernel closes the sockets of an agent that was killed, with FIN or RST. The far end is reset.
                 judged = {far} if self._hurt(name, stream.born, killed=True) else ends
                 if judged <= allowed:
                     return "ended with its agent"
         if stream.at_client == "reset" and server in ("", "reset"):
             opened, reason = self._logs[stream.client].broken.get(stream.address, (True, ""))
-            hurt = any(self._hurt(name, stream.born) for name in ("host-agent", "host-agent-2"))
+            hurt = any(self._hurt(name, stream.born) for name in HOSTS)
             # A handshake has ten seconds, whatever happens to its leg.
             if (not opened or reason == Fault.TIMEOUT.line) and (
                 hurt or self._chaos.in_trouble(stream.born - 15, time.monotonic())
