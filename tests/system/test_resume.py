@@ -224,7 +224,7 @@ async def test_a_drain_without_another_relay_ends_at_once(loop_factory: Any) -> 
             wire.target = other.relay.port
             assert await reader.readexactly(5) == b"after"
             await close(writer)
-            await until(lambda: is_empty(system))
+            await until(lambda: is_empty(system), 40.0)
             for agent in tuple(system.agents):
                 await system.stop(agent)
 
