@@ -195,7 +195,8 @@ def test_without_script(relay: Ear, friend: Any) -> None:
     for other in SYSTEMS:
         assert tab.shown(f"#uv-{other}")
     assert tab.shown("h3.plain") == ["Windows", "Mac", "Linux"]
-    assert f"--index http://127.0.0.1:{relay.port}/join/simple" in tab.shown("#run")[0]
+    page = f"http://127.0.0.1:{relay.port}/join"
+    assert f"--index {page}/simple" in tab.shown("#run")[0]
     assert tab.shown("#have-not")
     assert not tab.shown("button")
     assert not tab.shown("fieldset")

@@ -18,7 +18,7 @@ import yaml
 
 ROOT: Final = Path(__file__).parents[2]
 CI: Final = os.environ.get("CI") == "true"
-missing: Final[set[str]] = set()  # what was not tested for want of something; told loudly at the end
+missing: Final[set[str]] = set()  # programs that are not installed; reported loudly at the end
 
 
 def unavailable(what: str) -> None:

@@ -80,7 +80,7 @@ async def test_the_page_tells_where_it_was_found(loop_factory: Any, wheel: Path)
 
 
 async def test_without_pages(loop_factory: Any, wheel: Path) -> None:
-    """By the operator's wish, or for want of a wheel: then the page says so, and offers no command."""
+    """Turned off, there is none; without a wheel the page says so, and offers no command."""
     async with System(join_page=False, join_wheel=str(wheel)) as system:
         for path in ("/join", "/join/simple/", f"/join/simple/tcp-ws-tunnel/{FILE_NAME}"):
             assert (await ask(system.relay.port, path)).status == 404
